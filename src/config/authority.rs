@@ -10,10 +10,9 @@ use itwin_api::{
         AccessTokenFormat, AssertionAlgorithm, AuthoritySpec, ClientAssertion, ClientAuthentication, ScopeCheck,
     },
     credential::{CredentialSpec, GrantType},
-    digest,
     limits::URL_MAX,
 };
-use itwin_core::{failure::Failure, messages_permission};
+use itwin_core::{failure::Failure, messages_permission, token_rules::TokenRules};
 use itwin_oauth::{
     assertion::{AssertionAudience, AssertionRules, SigningAlgorithm},
     discovery::TokenEndpoint,
@@ -62,9 +61,8 @@ pub struct AuthorityConfig {
     pub scope_check: ScopeCheck,
     /// The scopes that may be requested and granted; `None` for any.
     pub allowed_scopes: Option<Vec<String>>,
-    /// Digest of what decides whether a token may be requested and written: a change of anything else concerns no token
-    /// that was issued.
-    pub token_rules: Arc<str>,
+    /// What it demands of tokens: a change of anything else concerns no token that was issued.
+    pub token_rules: Arc<TokenRules>,
     allowed_grant_types: Vec<GrantType>,
     allowed_audiences: Option<Vec<String>>,
     allowed_namespaces: Option<Selector>,
@@ -117,7 +115,7 @@ impl AuthorityConfig {
                     format!("allowedNamespaces: {error}; write matchLabels or matchExpressions as for a Deployment")
                 })?),
             },
-            token_rules: token_rules(spec, &issuer).into(),
+            token_rules: TokenRules::new(spec).into(),
             written_issuer: spec.issuer.clone(),
             issuer,
         })
@@ -190,17 +188,6 @@ impl AuthorityConfig {
         let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
         Err(messages_permission::audience_not_allowed(authority, field, value, &allowed))
     }
-}
-
-fn token_rules(spec: &AuthoritySpec, issuer: &str) -> String {
-    let AuthoritySpec { access_token_format, jwks_uri, audiences, scope_check, clock_skew, .. } = spec;
-    let AuthoritySpec { allowed_scopes, allowed_audiences, allowed_grant_types, allowed_namespaces, .. } = spec;
-    let checked = (issuer, access_token_format, jwks_uri, audiences, scope_check);
-    let times = (clock_skew, &spec.default_token_lifetime);
-    let allowed = (allowed_scopes, allowed_audiences, allowed_grant_types, allowed_namespaces);
-    digest::sha256_hex(
-        [format!("{checked:?}"), format!("{times:?}"), format!("{allowed:?}")].iter().map(String::as_str),
-    )
 }
 
 fn assertion_rules(assertion: &ClientAssertion) -> AssertionRules {

@@ -23,6 +23,7 @@ use itwin_core::{
     authority_status, events::Transition, failure::Failure, messages, observed, retry_key::AuthorityRevision,
 };
 use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
 
 use self::entry::{Entry, server};
 pub(super) use self::reports::KnownStatus;
@@ -54,6 +55,8 @@ pub struct Authorities {
     entries: Mutex<HashMap<String, Entry>>,
     /// Those that the watch has shown, reconciled or not.
     announced: Mutex<HashSet<String>>,
+    /// Changes when the watch has shown an authority, after it can be read.
+    shown: watch::Sender<()>,
     /// Objects that failed to decode, authorities among them.
     invalid_objects: Arc<InvalidObjects>,
     /// Whether the watch works.
@@ -71,8 +74,8 @@ impl Authorities {
         liveness: Arc<Liveness>,
     ) -> Self {
         let requests = Arc::new(Requests::new(metrics.clone(), clock.clone()));
-        let (entries, announced) = Default::default();
-        Self { metrics, clock, connect, requests, entries, announced, invalid_objects, liveness }
+        let (entries, announced, shown) = Default::default();
+        Self { metrics, clock, connect, requests, entries, announced, shown, invalid_objects, liveness }
     }
 
     /// The authority of this name, if it can be asked.
@@ -147,6 +150,22 @@ impl Authorities {
     /// There is an authority of this name: until it is reconciled, no one may say that there is none.
     pub fn announce(&self, name: &str) {
         self.announced().insert(name.to_owned());
+    }
+
+    /// The watch has shown authorities, which can be read: what rests on an earlier version of one ends.
+    pub fn show(&self) {
+        self.shown.send_replace(());
+    }
+
+    /// Waits until `is_edited`, which is asked each time that the watch has shown an authority.
+    pub async fn until_edited(&self, is_edited: impl Fn() -> bool) {
+        let mut shown = self.shown.subscribe();
+        while !is_edited() {
+            if shown.changed().await.is_err() {
+                // the sender lives as long as this
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Forgets an authority that is gone. A reconcile of it that is still under way changes nothing from here on.

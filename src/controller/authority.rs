@@ -19,6 +19,7 @@ use itwin_oauth::{
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
+    runtime::reflector::ObjectRef,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -64,7 +65,12 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
     }
     let unread = authorities.note_bundle(&name, bundle.err());
     if authorities.wait(&name).is_zero() {
-        refresh(&authority, context).await;
+        tokio::select! {
+            biased;
+            // it may take minutes, and what an administrator forbids meanwhile is to take effect at once
+            () = authorities.until_edited(|| is_edited_since(object, context)) => return Some(REQUEUE_FLOOR),
+            () = refresh(&authority, context) => {}
+        }
     }
     let known = authority.metadata().map(|metadata| known(&metadata, &authority.config, context.clock.monotonic()));
     let failure = authorities.failure(&name);
@@ -73,6 +79,16 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
     // Ready changes with time alone then
     let wait = authority_status::stale_in(known.as_ref(), failure.as_ref()).map_or(wait, |stale| wait.min(stale));
     report(object, (known.as_ref(), failure.as_ref(), unread.as_ref()), context, wait).await
+}
+
+/// Whether the watch has shown another spec of this authority. One that is gone is forgotten elsewhere.
+fn is_edited_since(object: &ITwinAuthority, context: &Context) -> bool {
+    let known = context.namespaces.authorities.get(&ObjectRef::from_obj(object));
+    known.is_some_and(|known| made_from(&known) != made_from(object))
+}
+
+fn made_from(object: &ITwinAuthority) -> (Option<&str>, Option<i64>) {
+    (object.metadata.uid.as_deref(), object.metadata.generation)
 }
 
 /// Fetches endpoints and keys, and enqueues the credentials for which the result changes something.

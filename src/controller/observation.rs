@@ -88,7 +88,7 @@ pub fn observe(
             Some(read) => Some(read.material.fingerprint(&content.token) == *content.client_fingerprint),
             None => client.version().and_then(|version| retry_state.is_unwritten_of(version)),
         },
-        is_checked: authorities.is_checked(&spec.authority_ref.name, content) != Some(false),
+        is_checked: authorities.is_checked(spec, content) != Some(false),
     });
     ObservedState {
         uid: references.uid.clone(),

@@ -46,17 +46,15 @@ impl Reconciler<'_> {
             return Err(error);
         }
         let authority = &self.references.credential.spec.authority_ref.name;
-        match self.context.authorities.is_checked(authority, &content) {
-            Some(true) => {}
-            Some(false) => {
-                // an administrator edited the authority meanwhile: the next one is checked with what it demands now
-                tracing::info!(credential = %self.references.key, authority, "token dropped: the rules have changed");
-                return Err(ActionError::Outdated);
+        let is_checked = self.context.authorities.is_checked(&self.references.credential.spec, &content);
+        if is_checked != Some(true) {
+            // an administrator edited the authority meanwhile: another one is requested, unless the edit is reverted
+            if is_checked == Some(false) {
+                let credential = &self.references.key;
+                tracing::info!(%credential, authority, "token not written: the rules have changed");
             }
-            None => {
-                self.keep(content);
-                return Err(ActionError::Outdated);
-            }
+            self.keep(content);
+            return Err(ActionError::Outdated);
         }
         let Context { cluster, index, .. } = self.context;
         content.renewed_for = self.references.renew_annotation().map(|value| fingerprint::renewal(value).into());

@@ -227,6 +227,7 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
         match &event {
             Event::Apply(authority) => {
                 context.authorities.announce(&authority.name_any());
+                context.authorities.show();
                 context.namespaces.authority_queue.enqueue(authority.name_any());
             }
             Event::InitApply(authority) => context.authorities.announce(&authority.name_any()),
@@ -239,6 +240,7 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
                 gone.sort_by_key(|old| old.name_any());
                 gone.iter().for_each(|old| forget(old));
                 events.listed();
+                context.authorities.show();
                 context.namespaces.authorities_listed.send_replace(true);
                 context.namespaces.enqueue_authorities();
                 // credentials that name none of them wait, or report that it is not known; while watches fail, they go on

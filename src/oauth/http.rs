@@ -10,12 +10,13 @@ use itwin_oauth::{
     tls::{TlsError, TrustedRoots},
     token::ErrorCode,
     transport::{
-        ClientCertificateAsked, ProxyError, RetryAfter, TOO_MANY_REQUESTS, Transport, TransportError, body_max,
-        retry_after,
+        BodyUnread, ClientCertificateAsked, ProxyError, RetryAfter, TOO_MANY_REQUESTS, Transport, TransportError,
+        body_max, retry_after,
     },
 };
 use reqwest::{Url, redirect};
 use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
 use url::Host;
 
 use super::{
@@ -32,8 +33,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections that are kept: with more, the memory of a burst would stay in use. Up to maxConcurrentRequests are open
 /// while requests are in flight.
 const IDLE_CONNECTIONS: usize = 16;
-/// The body of a 4xx or 5xx is read for so long: it may name an OAuth error, and what the status says is known.
+/// The body of an answer that its status explains is read for so long: it may name an OAuth error that says more.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
+/// The body of any error is read until so long before the deadline of the request, so that its status is reported.
+const ERROR_BODY_MARGIN: Duration = Duration::from_millis(100);
 /// How a web server answers a client that has no certificate: nginx with 400 (or 495 and 496 where an error page is
 /// configured), others with 401 or 403.
 const NO_CERTIFICATE: [u16; 5] = [400, 401, 403, 495, 496];
@@ -102,7 +105,8 @@ impl Http {
     }
 
     async fn exchange(&self, request: reqwest::Request) -> Result<http::Response<Vec<u8>>, TransportError> {
-        let (url, longest) = (request.url().clone(), body_max(request.method()));
+        let began = self.clock.monotonic();
+        let (url, method) = (request.url().clone(), request.method().clone());
         // behind the tunnel, the library takes the address in brackets for a name, and refuses it
         if matches!(url.host(), Some(Host::Ipv6(_))) && self.proxies.for_url(&url).is_some() {
             return Err(ProxyError::Ipv6Address.into());
@@ -116,13 +120,16 @@ impl Http {
         if status.is_redirection() {
             return Err(TransportError::Redirect(status.as_u16()));
         }
-        let read = self.body(&mut response, in_this_request, longest);
-        let body = if status.is_success() {
-            read.await?
+        let read = self.body(&mut response, in_this_request, body_max(&method));
+        let read = if status.is_success() {
+            Some(read.await?)
         } else {
             // the status is an answer, with or without a body that can be read
-            tokio::time::timeout(ERROR_BODY_WITHIN, read).await.ok().and_then(Result::ok).unwrap_or_default()
+            let until = self.error_body_until(began, &method, status);
+            tokio::time::timeout_at(until, read).await.ok().and_then(Result::ok)
         };
+        let is_unread = read.is_none();
+        let body = read.unwrap_or_default();
         if status.as_u16() == TOO_MANY_REQUESTS {
             return Err(TransportError::RateLimited(retry_after, body));
         }
@@ -130,6 +137,9 @@ impl Http {
             return Err(TransportError::Server(status.as_u16(), retry_after, body));
         }
         let mut answer = http::Response::new(body);
+        if is_unread {
+            answer.extensions_mut().insert(BodyUnread);
+        }
         if let Some(wait) = retry_after {
             answer.extensions_mut().insert(RetryAfter(wait));
         }
@@ -139,6 +149,17 @@ impl Http {
         *answer.status_mut() = status;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
         Ok(answer)
+    }
+
+    /// Until when the body of an error is read. Of a token request that was refused, often only the body says why.
+    fn error_body_until(&self, began: Instant, method: &http::Method, status: http::StatusCode) -> Instant {
+        let latest = began + self.deadlines.request.saturating_sub(ERROR_BODY_MARGIN);
+        let is_limited = status == http::StatusCode::TOO_MANY_REQUESTS;
+        if method == http::Method::POST && status.is_client_error() && !is_limited {
+            latest
+        } else {
+            latest.min(self.clock.monotonic() + ERROR_BODY_WITHIN)
+        }
     }
 
     async fn body(

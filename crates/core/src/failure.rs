@@ -17,6 +17,8 @@ pub struct Failure {
     pub message: String,
     /// How long the server asked this client to wait.
     pub retry_after: Option<TimeDelta>,
+    /// How long it asked all its clients to wait: also those that are corrected or named in place of this one.
+    pub server_wait: Option<TimeDelta>,
 }
 
 impl Failure {
@@ -26,7 +28,7 @@ impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         let mut message = line(message.into());
         message.truncate(message.floor_char_boundary(MESSAGE_MAX));
-        Self { reason, message, retry_after: None }
+        Self { reason, message, retry_after: None, server_wait: None }
     }
 
     /// What happened, without what to do: the message up to its first colon outside parentheses and quotation marks.

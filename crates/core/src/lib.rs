@@ -50,5 +50,6 @@ pub mod streak;
 pub mod suspects;
 pub mod template;
 pub mod token;
+pub mod token_rules;
 pub mod validate;
 pub mod withheld;

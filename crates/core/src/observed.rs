@@ -52,7 +52,7 @@ pub struct Unwritten {
     pub token_metadata: TokenMetadata,
     /// Whether it was issued to the client as it is; `None` unless this version of the client Secret was read.
     pub is_of_client: Option<bool>,
-    /// Whether it was checked with the rules that the authority has now.
+    /// Whether the authority still allows it, as it is configured now.
     pub is_checked: bool,
 }
 

@@ -115,7 +115,7 @@ impl RequestError {
         }
         Outcome::Failed {
             // the wait concerns the request that was sent, not those that the open circuit holds back
-            failure: Failure { retry_after: None, ..failure.clone() },
+            failure: Failure { retry_after: None, server_wait: None, ..failure.clone() },
             server_wait: self.server_wait(),
             is_outage: self.is_outage(),
         }
@@ -147,7 +147,8 @@ mod tests {
     use super::*;
 
     fn failure() -> Failure {
-        Failure { retry_after: Some(TimeDelta::seconds(7)), ..Failure::new(Reason::ServerError, "because") }
+        let wait = Some(TimeDelta::seconds(7));
+        Failure { retry_after: wait, server_wait: wait, ..Failure::new(Reason::ServerError, "because") }
     }
 
     #[test]
@@ -171,7 +172,16 @@ mod tests {
             (MetadataError::Late(Document::KeySet, Duration::from_secs(15)).into(), (None, true)),
             (TokenError::from(TransportError::NotHttp("invalid HTTP version parsed".to_owned())).into(), (None, true)),
             (response.into(), (wait, false)),
-            (TokenError::Status { status: 404, is_certificate_asked: false, retry_after: None }.into(), (None, false)),
+            (
+                TokenError::Status {
+                    status: 404,
+                    is_certificate_asked: false,
+                    is_body_unread: false,
+                    retry_after: None,
+                }
+                .into(),
+                (None, false),
+            ),
             (VerificationError::UnknownKey.into(), (None, false)),
             (ValidationError::UnknownLifetime.into(), (None, false)),
         ] {
@@ -179,13 +189,19 @@ mod tests {
                 unreachable!("{error:?} was sent")
             };
             assert_eq!((server_wait, is_outage), expected, "{error:?}");
-            assert_eq!(failure.retry_after, None, "it is of the request that was sent");
+            let waits = (failure.retry_after, failure.server_wait);
+            assert_eq!(waits, (None, None), "they are of the request that was sent");
         }
     }
 
     #[test]
     fn endpoint_may_have_moved_where_there_is_none_or_a_redirect() {
-        let status = |status| TokenError::Status { status, is_certificate_asked: false, retry_after: None };
+        let status = |status| TokenError::Status {
+            status,
+            is_certificate_asked: false,
+            is_body_unread: false,
+            retry_after: None,
+        };
         for (error, expected) in [
             (status(404), true),
             (status(405), true),

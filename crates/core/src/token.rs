@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_oauth::sensitive::Sensitive;
 
-use crate::{kept_tokens::Counted, object::ObjectVersion};
+use crate::{kept_tokens::Counted, object::ObjectVersion, token_rules::TokenRules};
 
 /// The one type of token that is written (RFC 6750).
 pub const BEARER: &str = "Bearer";
@@ -43,8 +43,8 @@ pub struct Content {
     pub client_fingerprint: Arc<str>,
     /// Digest of the renew annotation that the credential had when the token was requested.
     pub renewed_for: Option<Arc<str>>,
-    /// Digest of the rules of the authority that it was checked with; `None` where it was read from a Secret.
-    pub checked_with: Option<Arc<str>>,
+    /// The rules of the authority that it was checked with; `None` where it was read from a Secret.
+    pub checked_with: Option<Arc<TokenRules>>,
     /// What counts the memory of a token that was just issued.
     pub counted: Option<Counted>,
 }

@@ -86,7 +86,8 @@ impl ErrorCode {
         let answer: ErrorAnswer = json::read(body)?;
         let text = answer.text().filter(|code| !code.is_empty() && code.len() <= ERROR_CODE_MAX)?;
         let code = Self::from_text(text);
-        (code != Self::Other || (!explains_itself(status) && is_like_a_code(text))).then_some(code)
+        let says_more = || !explains_itself(status) && is_like_a_code(text) && !is_name_of(status, text);
+        (code != Self::Other || says_more()).then_some(code)
     }
 
     /// The same, for an answer with a status of success: only where it holds no token.
@@ -109,6 +110,17 @@ fn is_like_a_code(text: &str) -> bool {
     let is_joined = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.');
     let is_of_code = text.bytes().all(|byte| byte.is_ascii_alphabetic() || is_joined(byte));
     is_of_code && (text.bytes().any(is_joined) || text.bytes().all(|byte| byte.is_ascii_lowercase()))
+}
+
+/// Whether this is the name of the status, written as codes are: `bad_request`, `forbidden` or `unprocessable-entity`.
+fn is_name_of(status: u16, text: &str) -> bool {
+    fn letters(text: &str) -> impl Iterator<Item = u8> {
+        let bytes = text.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b' '));
+        bytes.map(|byte| byte.to_ascii_lowercase())
+    }
+    let status = http::StatusCode::from_u16(status).ok();
+    let name = status.as_ref().and_then(http::StatusCode::canonical_reason);
+    name.is_some_and(|name| letters(name).eq(letters(text)))
 }
 
 impl fmt::Display for ErrorCode {
@@ -186,6 +198,26 @@ mod tests {
             for status in [401, 404, 405, 410, 429, 500, 503] {
                 assert_eq!(code(status, error), None, "{status} {error}");
             }
+        }
+    }
+
+    #[test]
+    fn name_of_the_status_says_no_more_than_the_status_however_it_is_written() {
+        let code = |status, error: &str| ErrorCode::with_status(status, json!({"error": error}).to_string().as_bytes());
+        for (status, name) in [
+            (400, "bad_request"),
+            (400, "badrequest"),
+            (400, "BAD_REQUEST"),
+            (402, "payment-required"),
+            (403, "forbidden"),
+            (409, "conflict"),
+            (422, "unprocessable_entity"),
+        ] {
+            assert_eq!(code(status, name), None, "{status} {name}");
+            assert_eq!(code(418, name), Some(ErrorCode::Other), "it names another status: {name}");
+        }
+        for (status, error) in [(400, "bad_request_id"), (403, "quota_exceeded"), (499, "client_closed_request")] {
+            assert_eq!(code(status, error), Some(ErrorCode::Other), "{status} {error}");
         }
     }
 

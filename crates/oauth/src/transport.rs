@@ -27,6 +27,10 @@ pub const UNAVAILABLE: u16 = 503;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientCertificateAsked;
 
+/// An extension of an answer of another status than that of success whose body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyUnread;
+
 /// An extension of an answer that asks this client to wait for so long (`Retry-After`), whatever its status is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryAfter(pub TimeDelta);
@@ -35,7 +39,7 @@ pub struct RetryAfter(pub TimeDelta);
 pub trait Transport: Sync {
     /// Sends one request and reads the whole answer, up to [`body_max`]. Answers of status 3xx, 429 and 5xx are errors;
     /// the caller reads the others. One of another status than that of success counts without a body where that cannot be
-    /// read.
+    /// read, and has the extension [`BodyUnread`].
     ///
     /// # Errors
     /// [`TransportError`].

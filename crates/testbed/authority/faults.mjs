@@ -106,6 +106,11 @@ const BEHAVIOURS = {
     const timer = setInterval(() => response.write('a'), 500);
     response.on('close', () => clearInterval(timer));
   },
+  lateError: async (response, { value }) => {
+    response.writeHead(value.status, { 'content-type': 'application/json' });
+    response.flushHeaders();
+    setTimeout(() => response.end(JSON.stringify({ error: value.error })), value.after);
+  },
   endlessBody: async (response) => {
     response.writeHead(200, { 'content-type': 'application/json' });
     const more = () => {

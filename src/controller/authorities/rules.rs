@@ -1,16 +1,21 @@
-//! Whether a token was checked with the rules that its authority has now.
+//! Whether a token may be written as its authority is configured now.
 
+use itwin_api::credential::CredentialSpec;
 use itwin_core::token::Content;
 
 use super::Authorities;
 
 impl Authorities {
-    /// Whether a token of the authority of this name was checked with the rules of now. `None` where no one knows them: its
-    /// spec is of no use, or it is gone. One that cannot be listed is taken to be as it was.
-    pub(in crate::controller) fn is_checked(&self, name: &str, content: &Content) -> Option<bool> {
+    /// Whether the authority that a spec names still allows a token that was issued for it. `None` where no one knows:
+    /// the authority's spec is of no use, or it is gone. One that cannot be listed is taken to be as it was.
+    pub(in crate::controller) fn is_checked(&self, spec: &CredentialSpec, content: &Content) -> Option<bool> {
         let Some(rules) = &content.checked_with else { return Some(true) };
+        let name = &spec.authority_ref.name;
         match self.entries().get(name) {
-            Some(entry) => entry.authority.as_ref().ok().map(|authority| authority.config.token_rules == *rules),
+            Some(entry) => entry.authority.as_ref().ok().map(|authority| {
+                let config = &authority.config;
+                config.token_rules.allow_all_of(rules) && config.permits(name, spec).is_ok()
+            }),
             None => (!self.are_complete()).then_some(true),
         }
     }
@@ -54,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn token_is_checked_until_the_authority_has_other_rules_for_tokens() {
+    fn token_is_checked_until_the_authority_has_stricter_rules_for_tokens() {
         let metrics = Arc::new(Metrics::new(true).expect("metrics"));
         let connect: Connect = Arc::new(|_| Ok(Arc::new(Unused)));
         let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
@@ -62,23 +67,32 @@ mod tests {
         let ensured = |generation, change: Value| -> Arc<Authority> {
             authorities.ensure(&object(generation, &change), &Ok(None)).expect("it is there").0.expect("a valid spec")
         };
-        let checked_with = Some(ensured(1, json!({})).config.token_rules.clone());
+        let spec =
+            json!({"clientCredentialsRef": {"name": "client"}, "authorityRef": {"name": "ims"}, "scopes": ["a"]});
+        let spec: CredentialSpec = serde_json::from_value(spec).expect("a valid spec");
+        let checked_with = Some(ensured(1, json!({"allowedScopes": ["a"]})).config.token_rules.clone());
         let content = Content { checked_with, ..samples::content() };
-        let is_checked = || authorities.is_checked("ims", &content);
+        let is_checked = || authorities.is_checked(&spec, &content);
         assert_eq!(is_checked(), Some(true));
         ensured(
             2,
             json!({"requestsPerMinute": 7, "requestTimeout": "7s", "tokenEndpoint": "https://ims.example.com/t"}),
         );
-        assert_eq!(is_checked(), Some(true), "that concerns no token");
-        ensured(3, json!({"audiences": ["https://api.example.com"]}));
-        assert_eq!(is_checked(), Some(false));
-        ensured(4, json!({}));
-        assert_eq!(is_checked(), Some(true), "the rules are those of before");
+        assert_eq!(is_checked(), Some(true), "no scope is forbidden any more, and the rest concerns no token");
+        for (generation, stricter) in [
+            (3, json!({"audiences": ["https://api.example.com"]})),
+            (5, json!({"allowedScopes": ["b"]})),
+            (7, json!({"allowedScopes": ["a"], "allowedGrantTypes": ["password"]})),
+        ] {
+            ensured(generation, stricter.clone());
+            assert_eq!(is_checked(), Some(false), "{stricter}");
+            ensured(generation + 1, json!({"allowedScopes": ["b", "a"]}));
+            assert_eq!(is_checked(), Some(true), "it allows what was allowed before {stricter}");
+        }
         let unread = Err(Failure::new(Reason::ConfigurationInvalid, "it cannot be read"));
         let bundle = json!({"caBundleRef": {"kind": "ConfigMap", "name": "ca", "key": "ca.crt"}});
-        assert!(authorities.ensure(&object(5, &bundle), &unread).expect("it is there").0.is_err());
+        assert!(authorities.ensure(&object(9, &bundle), &unread).expect("it is there").0.is_err());
         assert_eq!(is_checked(), None, "whether it demands something else is not known");
-        assert_eq!(authorities.is_checked("ims", &samples::content()), Some(true), "it is in the Secret");
+        assert_eq!(authorities.is_checked(&spec, &samples::content()), Some(true), "it is in the Secret");
     }
 }

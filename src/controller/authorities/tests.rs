@@ -1,5 +1,11 @@
 //! Authorities across lists, changed certificates and deletions.
 
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use futures::FutureExt;
 use serde_json::json;
 
 use super::*;
@@ -110,6 +116,23 @@ fn certificates_that_change_are_taken_over_and_those_that_cannot_be_read_stay() 
     assert_eq!(ensured(pem(1)), ("spec.1 roots".to_owned(), false));
     assert_eq!(ensured(Err(failure())), ("spec.1 roots".to_owned(), false));
     assert_eq!(ensured(pem(2)), ("spec.2 roots".to_owned(), true));
+}
+
+#[tokio::test]
+async fn wait_for_an_edit_lasts_until_the_watch_shows_it_and_no_other_one_ends_it() {
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let connect: Connect = Arc::new(|_| Err("no connection is made".to_owned()));
+    let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
+    let is_edited = AtomicBool::new(false);
+    let mut edited = pin!(authorities.until_edited(|| is_edited.load(Ordering::Relaxed)));
+    assert!(edited.as_mut().now_or_never().is_none());
+    authorities.show();
+    assert!(edited.as_mut().now_or_never().is_none(), "it was another one");
+    is_edited.store(true, Ordering::Relaxed);
+    authorities.show();
+    assert!(edited.as_mut().now_or_never().is_some());
+    let before = authorities.until_edited(|| is_edited.load(Ordering::Relaxed));
+    assert!(before.now_or_never().is_some(), "it was edited before the wait began");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use crate::faults::row::{RowFixture, observed};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Much less than a request to an authority may take.
+const EDITED: Duration = Duration::from_secs(20);
 
 /// A fixture with the client `agent` and an authority that waits long for responses; returns the authority's name.
 async fn patient(prefix: &str) -> Result<(RowFixture, String)> {
@@ -158,6 +160,8 @@ async fn token_that_was_requested_before_its_authority_was_tightened_is_not_writ
     observed(&fixture, &authority).await?;
     fixture.wait("agent", "Renewed", false, "TokenRejected", PATIENCE).await?;
     assert!(fixture.secrets().get_opt("agent").await?.is_none(), "no token has the audience");
+    // the first one was kept
+    behave(&fixture, &json!({"name": "status", "value": {"status": 400}})).await?;
     fixture.patch_authority(&authority, &json!({"audiences": null})).await?;
     fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
     fixture.delete_authority(&authority).await
@@ -173,6 +177,27 @@ async fn token_that_was_requested_before_limits_of_its_authority_were_edited_is_
     observed(&fixture, &authority).await?;
     fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
     assert_eq!(fixture.faulty_requests("agent").await?, 1);
+    fixture.delete_authority(&authority).await
+}
+
+#[tokio::test]
+async fn edit_of_an_authority_takes_effect_while_the_request_for_its_keys_hangs() -> Result<()> {
+    let fixture = RowFixture::new("hanging-keys").await?;
+    let keys = format!("https://localhost:{}/keys", fixture.faults().black_hole);
+    let spec = json!({
+        "jwksUri": keys,
+        "requestTimeout": "60s",
+        "connectTimeout": "60s",
+        "allowedScopes": ["other"],
+    });
+    let authority = fixture.create_authority("agent", &spec).await?;
+    fixture.create_client_secret("agent").await?;
+    fixture.create_credential("agent", &authority, "agent", &json!({})).await?;
+    // the keys are requested as soon as this is known
+    fixture.wait("agent", "Renewed", false, "ScopeNotAllowed", PATIENCE).await?;
+    let edited = json!({"allowedScopes": null, "allowedGrantTypes": ["password"]});
+    fixture.patch_authority(&authority, &edited).await?;
+    fixture.wait("agent", "Renewed", false, "GrantTypeNotAllowed", EDITED).await?;
     fixture.delete_authority(&authority).await
 }
 

@@ -91,16 +91,24 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
                 "RequestRejected",
             )
             .with_text("HTTP 404 without a known OAuth error: check token_endpoint in its discovery document"),
+            Row::new("name-of-status-403", oauth_error(403, "forbidden"), "RequestRejected")
+                .with_text("HTTP 403 without a known OAuth error"),
             Row::new(
                 "forbidden-large",
                 with("status", json!({"status": 403, "body": "x".repeat(100_000)})),
                 "RequestRejected",
             )
-            .with_text("HTTP 403"),
+            .with_text("HTTP 403, and its body could not be read"),
             Row::new("unauthorized-slow-body", with("slowBody", json!(401)), "RequestRejected")
-                .with_text("HTTP 401 without a known OAuth error: check client_id and client_secret in Secret"),
+                .with_text("HTTP 401, and its body could not be read: check client_id and client_secret in Secret"),
+            Row::new(
+                "unauthorized-body-after-2-s",
+                with("lateError", json!({"status": 401, "error": "invalid_client", "after": 2000})),
+                "InvalidClient",
+            )
+            .with_authority(json!({"requestTimeout": "10s"})),
             Row::new("forbidden-reset-mid-body", with("resetMidBody", json!(403)), "RequestRejected")
-                .with_text("HTTP 403"),
+                .with_text("HTTP 403, and its body could not be read"),
             Row::new("bad-gateway", with("status", json!({"status": 502})), "ServerError"),
             Row::new(
                 "unavailable",

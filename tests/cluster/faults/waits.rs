@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::faults::row::RowFixture;
@@ -11,6 +12,8 @@ use crate::faults::row::RowFixture;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Much longer than the backoff after the first failures, and less than half of the lifetime of a token.
 const WAIT: TimeDelta = TimeDelta::minutes(10);
+/// Limit of the contract for a token of a client that changed.
+const CORRECTED: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn client_that_is_refused_waits_as_long_as_it_is_asked_to_and_others_do_not() -> Result<()> {
@@ -22,8 +25,8 @@ async fn client_that_is_refused_waits_as_long_as_it_is_asked_to_and_others_do_no
         fixture.wait(name, "Ready", true, "TokenValid", PATIENCE).await?;
     }
     for (value, status, body, reason) in [
-        ("1", 401, json!({"error": "invalid_client"}), "InvalidClient"),
-        ("2", 403, json!("forbidden"), "RequestRejected"),
+        ("1", 403, json!("forbidden"), "RequestRejected"),
+        ("2", 401, json!({"error": "invalid_client"}), "InvalidClient"),
     ] {
         let headers = json!({"retry-after": WAIT.num_seconds().to_string()});
         let rejection = json!({"name": "status", "value": {"status": status, "body": body, "headers": headers}});
@@ -47,6 +50,15 @@ async fn client_that_is_refused_waits_as_long_as_it_is_asked_to_and_others_do_no
     fixture
         .eventually("a token of the other client", PATIENCE, async || {
             (fixture.secrets().get("other").await.ok()?.data != before.data).then_some(())
+        })
+        .await?;
+    // the wait was for the client that is refused
+    let before = fixture.secrets().get("refused").await?;
+    let patch = Patch::Merge(json!({"spec": {"clientCredentialsRef": {"name": "other-client"}}}));
+    fixture.credentials().patch("refused", &PatchParams::default(), &patch).await?;
+    fixture
+        .eventually("a token of the client that is named instead", CORRECTED, async || {
+            (fixture.secrets().get("refused").await.ok()?.data != before.data).then_some(())
         })
         .await?;
     fixture.delete_authority(&authority).await

@@ -46,14 +46,17 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
             transport::malformed("JSON that is nested too deeply", &endpoint)
         }
         TokenError::Malformed(rule) => malformed(*rule, names),
-        TokenError::Status { status, is_certificate_asked, .. } => {
-            let message = status_alone(*status, *is_certificate_asked, names);
-            Failure { retry_after: error.retry_after(), ..Failure::new(Reason::RequestRejected, message) }
+        TokenError::Status { status, is_certificate_asked, is_body_unread, .. } => {
+            let message = status_alone(*status, *is_certificate_asked, *is_body_unread, names);
+            asking_to_wait(error, Failure::new(Reason::RequestRejected, message))
         }
-        TokenError::Response { code, status, .. } => {
-            Failure { retry_after: error.retry_after(), ..error_response(*code, *status, names) }
-        }
+        TokenError::Response { code, status, .. } => asking_to_wait(error, error_response(*code, *status, names)),
     }
+}
+
+/// The failure with the waits that the answer asks for.
+fn asking_to_wait(error: &TokenError, failure: Failure) -> Failure {
+    Failure { retry_after: error.retry_after(), server_wait: error.server_wait(), ..failure }
 }
 
 /// What to do where the token endpoint has another URL.
@@ -73,7 +76,8 @@ fn endpoint(names: &Names) -> &'static str {
 }
 
 /// An answer that only its status explains. A server that asks for a client certificate may accept clients without one.
-fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> String {
+fn status_alone(status: u16, is_certificate_asked: bool, is_body_unread: bool, names: &Names) -> String {
+    let body = if is_body_unread { ", and its body could not be read" } else { " without a known OAuth error" };
     let hint = if is_certificate_asked {
         "; it asked for a client certificate, which this operator does not have: if it requires one, name an endpoint \
          that does not"
@@ -93,10 +97,7 @@ fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> Strin
         String::new()
     };
     let (authority, endpoint) = (&names.authority, endpoint(names));
-    format!(
-        "ITwinAuthority {authority} answered HTTP {status} without a known OAuth error: {client}check \
-         {endpoint}{again}{hint}"
-    )
+    format!("ITwinAuthority {authority} answered HTTP {status}{body}: {client}check {endpoint}{again}{hint}")
 }
 
 /// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.

@@ -27,7 +27,7 @@ pub fn failed(error: &TransportError, what: &str, moved: &str) -> Failure {
         TransportError::TooLarge(limit) => too_large(*limit, what),
         TransportError::NotHttp(cause) | TransportError::Malformed(cause) => malformed(cause, what),
     };
-    Failure { retry_after: error.retry_after(), ..failure }
+    Failure { retry_after: error.retry_after(), server_wait: error.server_wait(), ..failure }
 }
 
 fn timeout(deadline: Duration, what: &str) -> Failure {
@@ -83,8 +83,8 @@ fn untrusted_proxy(roots: TrustedRoots, what: &str) -> String {
     };
     format!(
         "the proxy on the way to the {what} has a certificate signed by no CA of {checked_with}, which the proxy's \
-         certificate is checked with too: add its CA there, or write an http:// URL of the proxy into HTTPS_PROXY of \
-         the operator; it is tried again"
+         certificate is checked with too: write an http:// URL of the proxy into HTTPS_PROXY of the operator, or add its \
+         CA there, which is then trusted for the authority too; it is tried again"
     )
 }
 
@@ -165,6 +165,16 @@ mod tests {
             assert_eq!(failed(&error, WHAT, MOVED).retry_after, wait, "{error:?}");
         }
         assert_eq!(failed(&TransportError::TooLarge(1), WHAT, MOVED).retry_after, None);
+    }
+
+    #[test]
+    fn ca_of_a_proxy_is_advised_only_after_a_url_that_needs_none_and_with_what_it_costs() {
+        for roots in [TrustedRoots::Configured, TrustedRoots::Referenced, TrustedRoots::System] {
+            let message = failed(&ProxyError::UntrustedIssuer(roots).into(), WHAT, MOVED).message;
+            let [url, ca, cost] = ["an http:// URL", "add its CA", "trusted for the authority too"]
+                .map(|advice| message.find(advice).unwrap_or_else(|| unreachable!("{advice} is not in: {message}")));
+            assert!(url < ca && ca < cost, "{message}");
+        }
     }
 
     #[test]

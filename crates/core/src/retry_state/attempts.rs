@@ -194,7 +194,8 @@ impl RetryState {
             Attempts::Failing { postponed, .. } => Postponed { until: None, ..postponed },
         };
         let authority = observed.desired.authority.as_str();
-        let asked_wait = asked_wait(failure.retry_after, wait).map(|wait| AskedWait {
+        // one that it asks this client for ends where another is named, or this one is corrected
+        let asked_wait = asked_wait(failure.server_wait, wait).map(|wait| AskedWait {
             authority: authority.into(),
             noted: now,
             until: now + wait,

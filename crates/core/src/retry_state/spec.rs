@@ -59,7 +59,7 @@ impl Edits {
     }
 }
 
-/// The wait that an authority asked for with a failure.
+/// The wait that an authority asked all its clients for with a failure.
 #[derive(Debug)]
 pub(super) struct AskedWait {
     /// The authority.

@@ -27,13 +27,15 @@ pub enum TokenError {
         /// The wait that the server asks for.
         retry_after: Option<TimeDelta>,
     },
-    /// Another status than that of success, without an OAuth error that says more.
-    #[error("HTTP {status} without a known OAuth error")]
+    /// Another status than that of success, without an OAuth error that says more, as far as its body could be read.
+    #[error("HTTP {status}, which no OAuth error explains")]
     Status {
         /// The status.
         status: u16,
         /// The server had asked for a client certificate, which may be what it misses.
         is_certificate_asked: bool,
+        /// The body could not be read: it may name an error.
+        is_body_unread: bool,
         /// The wait that the server asks for.
         retry_after: Option<TimeDelta>,
     },

@@ -20,7 +20,7 @@ use crate::{
     error_code::ErrorCode,
     json,
     scope::Scopes,
-    transport::{ClientCertificateAsked, RetryAfter, TOO_MANY_REQUESTS, Transport, TransportError},
+    transport::{BodyUnread, ClientCertificateAsked, RetryAfter, TOO_MANY_REQUESTS, Transport, TransportError},
 };
 
 const JSON: &str = "application/json";
@@ -133,6 +133,8 @@ struct CarriedAnswer {
     retry_after: Option<TimeDelta>,
     /// It may be the answer of a server that wants a client certificate.
     is_certificate_asked: bool,
+    /// Its body could not be read.
+    is_body_unread: bool,
 }
 
 /// Why `oauth2` gets no answer to read.
@@ -158,7 +160,8 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
     /// The error of the exchange that this carried. `oauth2`'s own may hold the whole body of the answer, and so a
     /// token: nothing of it is read.
     pub fn error(self, error: RequestTokenError<CarrierError, ErrorCode>) -> TokenError {
-        let CarriedAnswer { status, retry_after, is_certificate_asked } = self.answer.into_inner().unwrap_or_default();
+        let answer = self.answer.into_inner().unwrap_or_default();
+        let CarriedAnswer { status, retry_after, is_certificate_asked, is_body_unread } = answer;
         match (error, status) {
             (RequestTokenError::Request(CarrierError::Transport(error)), _) => error.into(),
             (RequestTokenError::Request(CarrierError::TooDeep), _) => MalformedResponse::TooDeep.into(),
@@ -168,7 +171,7 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
                 TokenError::Response { code, status: status.unwrap_or_default(), retry_after }
             }
             (_, Some(status)) if !is_success(status) => {
-                TokenError::Status { status, is_certificate_asked, retry_after }
+                TokenError::Status { status, is_certificate_asked, is_body_unread, retry_after }
             }
             _ => MalformedResponse::NotATokenResponse.into(),
         }
@@ -183,7 +186,8 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         if let Ok(mut answer) = self.answer.lock() {
             let retry_after = retry_after.or(response.extensions().get::<RetryAfter>().map(|RetryAfter(wait)| *wait));
             let is_certificate_asked = response.extensions().get::<ClientCertificateAsked>().is_some();
-            *answer = CarriedAnswer { status: Some(status), retry_after, is_certificate_asked };
+            let is_body_unread = response.extensions().get::<BodyUnread>().is_some();
+            *answer = CarriedAnswer { status: Some(status), retry_after, is_certificate_asked, is_body_unread };
         }
         if !is_success(status) && ErrorCode::with_status(status, response.body()).is_none() {
             return Err(CarrierError::StatusAlone);

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     assertion::ClientKey,
     identifier::Identifier,
-    transport::{ClientCertificateAsked, RetryAfter, TransportError, UNAVAILABLE},
+    transport::{BodyUnread, ClientCertificateAsked, RetryAfter, TransportError, UNAVAILABLE},
 };
 
 const ISSUER: &str = "https://ims.example.com";
@@ -200,6 +200,18 @@ fn status_without_a_known_error_stays_what_it_is() {
         answered(|| Ok(answer(400, r#"{"error":"custom"}"#))),
         Err(TokenError::Response { code: ErrorCode::Other, .. })
     ));
+}
+
+#[test]
+fn status_of_a_body_that_could_not_be_read_is_no_outage_and_says_so() {
+    let unread = answered(|| {
+        let mut answer = answer(401, "");
+        answer.extensions_mut().insert(BodyUnread);
+        Ok(answer)
+    });
+    assert!(matches!(unread, Err(TokenError::Status { status: 401, is_body_unread: true, .. })));
+    assert!(unread.is_err_and(|error| !error.is_outage()));
+    assert!(matches!(answered(|| Ok(answer(401, ""))), Err(TokenError::Status { is_body_unread: false, .. })));
 }
 
 #[test]

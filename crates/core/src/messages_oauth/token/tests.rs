@@ -122,9 +122,12 @@ fn unusable_key_is_a_fault_of_the_secret() {
 fn wait_that_an_error_response_asks_for_is_kept() {
     let wait = Some(TimeDelta::seconds(7));
     let error = TokenError::Response { code: ErrorCode::ServerError, status: 500, retry_after: wait };
-    assert_eq!(issued(&error).retry_after, wait);
-    let error = TokenError::Status { status: 403, is_certificate_asked: false, retry_after: wait };
-    assert_eq!(issued(&error).retry_after, wait);
+    assert_eq!((issued(&error).retry_after, issued(&error).server_wait), (wait, None));
+    let error = TokenError::Response { code: ErrorCode::ServerError, status: 503, retry_after: wait };
+    assert_eq!(issued(&error).server_wait, wait, "it is for all clients");
+    let error =
+        TokenError::Status { status: 403, is_certificate_asked: false, is_body_unread: false, retry_after: wait };
+    assert_eq!((issued(&error).retry_after, issued(&error).server_wait), (wait, None));
 }
 
 #[test]
@@ -155,11 +158,22 @@ fn broken_rule_of_a_token_response_is_named() {
 #[test]
 fn status_without_an_oauth_error_may_be_about_a_client_certificate() {
     for is_certificate_asked in [false, true] {
-        let failed = issued(&TokenError::Status { status: 400, is_certificate_asked, retry_after: None });
+        let failed =
+            issued(&TokenError::Status { status: 400, is_certificate_asked, is_body_unread: false, retry_after: None });
         assert_eq!(failed.reason, Reason::RequestRejected);
         assert!(failed.message.contains("HTTP 400 without a known OAuth error"), "{}", failed.message);
         assert_eq!(failed.message.contains("client certificate"), is_certificate_asked, "{}", failed.message);
     }
+}
+
+#[test]
+fn body_that_could_not_be_read_is_not_said_to_name_no_error() {
+    let error =
+        TokenError::Status { status: 401, is_certificate_asked: false, is_body_unread: true, retry_after: None };
+    let message = issued(&error).message;
+    let expected = "ITwinAuthority ims answered HTTP 401, and its body could not be read: check client_id and";
+    assert!(message.starts_with(expected), "{message}");
+    assert!(!message.contains("OAuth error"), "{message}");
 }
 
 #[test]
@@ -168,7 +182,8 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
         let names = Names { is_endpoint_discovered, ..names(GrantType::ClientCredentials) };
         not_issued(error, &names).message
     };
-    let gone = TokenError::Status { status: 404, is_certificate_asked: false, retry_after: None };
+    let gone =
+        TokenError::Status { status: 404, is_certificate_asked: false, is_body_unread: false, retry_after: None };
     assert!(message(&gone, false).ends_with("check its tokenEndpoint"));
     let discovered = message(&gone, true);
     assert!(
@@ -178,7 +193,8 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
         ),
         "{discovered}"
     );
-    let rejected = TokenError::Status { status: 400, is_certificate_asked: false, retry_after: None };
+    let rejected =
+        TokenError::Status { status: 400, is_certificate_asked: false, is_body_unread: false, retry_after: None };
     assert!(message(&rejected, true).ends_with("check token_endpoint in its discovery document"));
     let redirect = TransportError::Redirect(308).into();
     assert!(message(&redirect, false).ends_with("set tokenEndpoint of the ITwinAuthority to the final URL"));
@@ -194,7 +210,10 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
 fn status_of_failed_authentication_without_an_oauth_error_names_the_client_first() {
     let message = |status, method| {
         let names = Names { method, ..names(GrantType::ClientCredentials) };
-        let failed = not_issued(&TokenError::Status { status, is_certificate_asked: false, retry_after: None }, &names);
+        let failed = not_issued(
+            &TokenError::Status { status, is_certificate_asked: false, is_body_unread: false, retry_after: None },
+            &names,
+        );
         assert_eq!(failed.reason, Reason::RequestRejected);
         failed.message
     };

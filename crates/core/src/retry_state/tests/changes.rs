@@ -216,16 +216,18 @@ fn renewals_and_retries_do_not_count_as_changes() {
     assert_eq!(state.change_not_before(&key(), at(18)), None, "one change and its retries");
 }
 
-/// One whose authority asked for a wait of a minute.
-fn asked_to_wait(now: DateTime<Utc>) -> RetryState {
+/// One whose authority asked for a wait of a minute: all its clients where it is rate limited, else this one.
+fn asked_to_wait(reason: Reason, now: DateTime<Utc>) -> RetryState {
+    let wait = Some(TimeDelta::seconds(60));
     let mut state = new();
     let mut observed = observed(None);
     observed.desired.authority = "bentley-ims".to_owned();
     state.failed(FailedAttempt {
         observed: &observed,
         failure: Failure {
-            retry_after: Some(TimeDelta::seconds(60)),
-            ..Failure::new(Reason::RequestRejected, "not now")
+            retry_after: wait,
+            server_wait: wait.filter(|_| reason == Reason::RateLimited),
+            ..Failure::new(reason, "not now")
         },
         failures_before: 9,
         wait: TimeDelta::seconds(250),
@@ -239,7 +241,7 @@ fn asked_to_wait(now: DateTime<Utc>) -> RetryState {
 #[test]
 fn wait_that_an_authority_asked_for_holds_for_no_other_spec_once_the_clock_was_set_back() {
     for is_postponed in [false, true] {
-        let mut state = asked_to_wait(at(7200));
+        let mut state = asked_to_wait(Reason::RateLimited, at(7200));
         if is_postponed {
             // so many that the failure has another time, which is before the edit
             let mut now = at(0);
@@ -255,11 +257,24 @@ fn wait_that_an_authority_asked_for_holds_for_no_other_spec_once_the_clock_was_s
 #[test]
 fn wait_that_an_authority_asked_for_holds_for_another_spec_and_not_for_another_authority() {
     for (authority, expected) in [("bentley-ims", Some(at(60))), ("other", None)] {
-        let mut state = asked_to_wait(at(0));
+        let mut state = asked_to_wait(Reason::RateLimited, at(0));
         for generation in 2..4 {
             state.follow_spec(&edited(generation, json!({"authorityRef": {"name": authority}})), at(generation));
             assert_eq!(state.backoff_until(&key(), at(generation)), expected, "{authority}");
         }
+    }
+}
+
+#[test]
+fn wait_that_an_authority_asked_one_client_for_ends_with_an_edit_which_may_correct_it() {
+    for reason in [Reason::InvalidClient, Reason::RequestRejected] {
+        let mut state = asked_to_wait(reason, at(0));
+        assert!(state.backoff_until(&key(), at(1)).is_some(), "{reason:?}");
+        let another_client = RetryKey { client: ClientKey::Absent, ..key() };
+        assert_eq!(state.backoff_until(&another_client, at(1)), None, "{reason:?}");
+        let spec = json!({"authorityRef": {"name": "bentley-ims"}, "clientCredentialsRef": {"name": "another"}});
+        state.follow_spec(&edited(2, spec), at(2));
+        assert_eq!(state.backoff_until(&key(), at(2)), None, "{reason:?}");
     }
 }
 
