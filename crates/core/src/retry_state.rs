@@ -133,8 +133,8 @@ enum Attempts {
         key: Option<RetryKey>,
         /// It was the failure of others, for which nothing is sent for now: no attempt of this credential failed.
         by_others: bool,
-        /// The wait that the authority asked all its clients for.
-        asked_wait: Option<AskedWait>,
+        /// The wait that the authority asked all its clients for: rare, and so in a box.
+        asked_wait: Option<Box<AskedWait>>,
         /// Attempts since the first of these failures that were due and not made.
         postponed: Postponed,
     },

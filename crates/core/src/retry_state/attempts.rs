@@ -195,11 +195,8 @@ impl RetryState {
         };
         let authority = observed.desired.authority.as_str();
         // one that it asks this client for ends where another is named, or this one is corrected
-        let asked_wait = asked_wait(failure.server_wait, wait).map(|wait| AskedWait {
-            authority: authority.into(),
-            noted: now,
-            until: now + wait,
-        });
+        let asked_wait = asked_wait(failure.server_wait, wait)
+            .map(|wait| Box::new(AskedWait { authority: authority.into(), noted: now, until: now + wait }));
         self.attempts = Attempts::Failing {
             count: failures_before.saturating_add(1),
             failed_at: now,
