@@ -78,7 +78,9 @@ impl Reconciler<'_> {
         // no attempt will end what an earlier process could not read, or not watch; data that others wrote is not read
         let is_unread = matches!(
             self.observe().target,
-            Target::Presumed | Target::Unread { .. } | Target::Ours(Held { data: Integrity::Suspect, .. })
+            Target::Presumed
+                | Target::Unread { .. }
+                | Target::Ours(Held { data: Integrity::Suspect | Integrity::Untrusted, .. })
         );
         if !is_unread {
             self.retry_state.none_attempted();

@@ -33,6 +33,12 @@ pub struct Reverts {
 }
 
 impl Reverts {
+    /// What a start takes over of a conflict that an earlier process reported: the next revert is one too many again.
+    #[must_use]
+    pub fn recall(generation: i64, now: DateTime<Utc>) -> Self {
+        Self { count: ROUNDS - 1, generation, last: Some(now), ..Self::default() }
+    }
+
     /// Forgets what concerns an earlier generation of the spec: a label that was refused may be another one now.
     pub fn for_generation(&mut self, generation: i64) {
         if self.generation != generation {
@@ -192,6 +198,14 @@ mod tests {
         assert_eq!(reverts.withheld(), Withheld::Metadata);
         reverts.all_reverted();
         assert_eq!((reverts.failing(at(6)), reverts.withheld()), (None, Withheld::Nothing));
+    }
+
+    #[test]
+    fn conflict_of_an_earlier_process_goes_on_with_the_first_revert_unless_that_is_late() {
+        assert_eq!(Reverts::recall(1, at(0)).record(1, at(60)), 1);
+        assert_eq!(Reverts::recall(1, at(0)).record(1, at(900)), 0);
+        assert_eq!(Reverts::recall(1, at(0)).record(2, at(60)), 0, "another spec");
+        assert_eq!(Reverts::recall(1, at(0)).failing(at(0)), None, "nothing is known of it yet");
     }
 
     #[test]

@@ -105,8 +105,12 @@ fn missing_secret_is_created_again() {
 
 #[test]
 fn unverified_data_is_read_and_tampered_data_replaced() {
-    let unverified = settled().holding(|held| held.data = Integrity::Suspect);
-    assert_eq!(decide(&unverified, at(1)), Action::Fetch(Fetch::TargetData));
+    for data in [Integrity::Unverified, Integrity::Suspect, Integrity::Untrusted] {
+        let unread = settled().holding(|held| held.data = data);
+        assert_eq!(decide(&unread, at(1)), Action::Fetch(Fetch::TargetData), "{data:?}");
+        let due = unread.with(|observed| observed.client = usable(Some(true)));
+        assert_eq!(decide(&due, at(3599)), Action::Fetch(Fetch::TargetData), "{data:?}: before any request");
+    }
     let tampered =
         settled().holding(|held| held.data = Integrity::Tampered).with(|observed| observed.client = usable(Some(true)));
     assert_eq!(decide(&tampered, at(1)), Action::RequestToken(IssueReason::Tampered));
