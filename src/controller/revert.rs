@@ -1,6 +1,6 @@
 //! What is done with the Secret while the token is good: changes of others are reverted.
 
-use itwin_api::secret_keys;
+use itwin_api::{conditions::Reason, secret_keys};
 use itwin_core::{
     backoff, desired_secret,
     messages::{self, AfterWrite, Contention},
@@ -39,7 +39,10 @@ impl Reconciler<'_> {
                 }
                 Ok(Some(error)) => error,
                 Err(ActionError::Failed(failure)) => {
-                    self.withhold(failure, observed.history.withheld);
+                    // where the Secret is immutable, the rest of the template was accepted
+                    let is_immutable = failure.reason == Reason::SecretImmutable;
+                    let withheld = if is_immutable { Withheld::Nothing } else { observed.history.withheld };
+                    self.withhold(failure, withheld);
                     return Ok(());
                 }
                 Err(error) => return Err(error),

@@ -4,6 +4,7 @@
 //! None of that holds up a token request: a renewal is due whether or not someone fights over labels.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::conditions::Reason;
 
 use crate::{failure::Failure, streak::Streak, withheld::Withheld};
 
@@ -84,6 +85,12 @@ impl Reverts {
         self.refused = Some(Streak::after(self.failures().saturating_add(1), failure, wait, now));
     }
 
+    /// Whether the last revert was refused since the Secret is immutable: that holds up its data alone.
+    #[must_use]
+    pub fn is_refused_as_immutable(&self) -> bool {
+        self.refused.as_ref().is_some_and(|refused| refused.failure.reason == Reason::SecretImmutable)
+    }
+
     /// What of the template is withheld from the Secret, since the API server refuses it.
     #[must_use]
     pub fn withheld(&self) -> Withheld {
@@ -142,8 +149,6 @@ impl Reverts {
 
 #[cfg(test)]
 mod tests {
-    use itwin_api::conditions::Reason;
-
     use super::*;
 
     fn at(second: i64) -> DateTime<Utc> {
@@ -206,6 +211,15 @@ mod tests {
         assert_eq!(Reverts::recall(1, at(0)).record(1, at(900)), 0);
         assert_eq!(Reverts::recall(1, at(0)).record(2, at(60)), 0, "another spec");
         assert_eq!(Reverts::recall(1, at(0)).failing(at(0)), None, "nothing is known of it yet");
+    }
+
+    #[test]
+    fn failure_for_an_immutable_secret_is_no_other_failure() {
+        let mut reverts = Reverts::default();
+        for (reason, expected) in [(Reason::SecretImmutable, true), (Reason::SecretWriteFailed, false)] {
+            reverts.refused(Failure::new(reason, "refused"), TimeDelta::seconds(5), at(0));
+            assert_eq!(reverts.is_refused_as_immutable(), expected);
+        }
     }
 
     #[test]

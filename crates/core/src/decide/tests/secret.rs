@@ -117,6 +117,22 @@ fn unverified_data_is_read_and_tampered_data_replaced() {
 }
 
 #[test]
+fn owner_reference_is_restored_while_the_data_of_an_immutable_secret_waits() {
+    let waits = |drift: Drift, is_refused_as_immutable: bool| {
+        settled().holding(|held| held.drift = drift).with(|observed| {
+            observed.history =
+                History { revert_not_before: Some(at(9)), is_refused_as_immutable, ..History::default() };
+        })
+    };
+    assert_eq!(decide(&waits(Drift::Ownership, true), at(1)), Action::PatchMetadata);
+    for waits in [waits(Drift::Ownership, false), waits(Drift::Data, true)] {
+        assert!(matches!(decide(&waits, at(1)), Action::UpToDate { .. }));
+    }
+    let disputed = waits(Drift::Ownership, true).with(|observed| observed.history.restore_not_before = Some(at(9)));
+    assert!(matches!(decide(&disputed, at(1)), Action::UpToDate { .. }));
+}
+
+#[test]
 fn changed_metadata_is_patched_without_a_token_request() {
     for drift in [Drift::Ownership, Drift::Metadata, Drift::Data] {
         let drifted = settled().holding(|held| held.drift = drift);
