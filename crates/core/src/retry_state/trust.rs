@@ -124,6 +124,15 @@ impl RetryState {
             self.trust.regained();
         }
     }
+
+    /// Nothing is read any more of a credential that is being deleted: reads that failed are no longer reported. Where
+    /// others wrote the data (`is_suspect`), it stays reported that it could not be read, since no one knows what it is.
+    pub fn nothing_to_read(&mut self, is_suspect: bool) {
+        self.reads.client = None;
+        if !is_suspect {
+            self.reads.target_data = None;
+        }
+    }
 }
 
 /// The wait before the first attempt after a start, and in a conflict before the first read. The UID spreads it.

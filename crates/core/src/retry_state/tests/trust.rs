@@ -158,3 +158,18 @@ fn conflict_of_before_a_start_is_read_and_attempted_after_a_wait_and_goes_on_wit
     let other = started(None, None, Some("Timeout"));
     assert_eq!((waits(&other, 100), other.backoff_until(&key(), at(100))), (None, None));
 }
+
+#[test]
+fn reads_that_failed_are_not_reported_of_a_credential_of_which_nothing_is_read_any_more() {
+    let failed = |is_suspect: bool| {
+        let mut state = new();
+        for what in [Fetch::TargetData, Fetch::Client] {
+            let failure = Failure::new(Reason::SecretReadFailed, "because");
+            state.read(what, Err(failure), TimeDelta::zero(), "uid", at(0));
+        }
+        state.nothing_to_read(is_suspect);
+        state.reported(at(0)).last_failure.is_some()
+    };
+    assert!(!failed(false));
+    assert!(failed(true), "whether the token is good is not known");
+}
