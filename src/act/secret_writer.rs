@@ -16,6 +16,7 @@ use itwin_core::{
     token::Content,
     withheld::Withheld,
 };
+use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -72,6 +73,8 @@ pub struct Written {
     pub secret_metadata: SecretMetadata,
     /// Its type, which admission may have changed in the write that created it.
     pub type_: Option<String>,
+    /// Its token, if it has one that the operator would write.
+    pub token: Option<Sensitive>,
     /// Its data is what the operator wrote. Admission may change it in the write itself, which no field manager shows.
     pub is_what_we_wrote: bool,
 }
@@ -86,6 +89,7 @@ impl Written {
         });
         Self {
             secret_metadata: SecretMetadata::new(&secret.metadata),
+            token: target::token(&secret),
             is_what_we_wrote: is_as_sent && target::is_what_we_wrote(&secret),
             type_: secret.type_,
         }

@@ -37,6 +37,7 @@ impl Reconciler<'_> {
     /// last one failed.
     async fn release_target(&mut self) -> Result<Option<TimeDelta>, CallError> {
         if self.references.credential.spec.deletion_policy != DeletionPolicy::Retain {
+            self.nothing_to_read();
             return Ok(None);
         }
         for _ in 0..RELEASE_STEPS {
@@ -50,10 +51,19 @@ impl Reconciler<'_> {
                     Err(ActionError::Call(error)) => return Err(error),
                     Err(_) => self.forget_target(),
                 },
-                None => break,
+                None => {
+                    self.nothing_to_read();
+                    break;
+                }
             }
         }
         Ok(None)
+    }
+
+    /// No data is read any more, so that no read that failed is made again.
+    fn nothing_to_read(&mut self) {
+        let is_suspect = matches!(self.observe().target, Target::Ours(Held { data: Integrity::Suspect, .. }));
+        self.retry_state.nothing_to_read(is_suspect);
     }
 
     /// Finds out whether the Secret still holds the token. Returns the wait before the next read, if the last one
@@ -80,7 +90,9 @@ impl Reconciler<'_> {
         // long as the Secret describes its token
         let is_unread = matches!(
             self.observe().target,
-            Target::Presumed | Target::Unread { .. } | Target::Ours(Held { data: Integrity::Suspect, .. })
+            Target::Presumed
+                | Target::Unread { .. }
+                | Target::Ours(Held { data: Integrity::Suspect | Integrity::Untrusted, .. })
         );
         if !is_unread {
             self.retry_state.none_attempted();

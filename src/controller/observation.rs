@@ -107,6 +107,7 @@ pub fn observe(
             restore_not_before: retry_state.reverts().restore_not_before(now),
             renew_not_before,
             withheld: retry_state.reverts().withheld(),
+            is_refused_as_immutable: retry_state.reverts().is_refused_as_immutable(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),

@@ -139,11 +139,12 @@ impl Reconciler<'_> {
         note: impl FnOnce(&mut Restarts),
     ) -> Result<(), ActionError> {
         match result {
-            Ok(Written { secret_metadata, type_, is_what_we_wrote }) => {
+            Ok(Written { secret_metadata, type_, token, is_what_we_wrote }) => {
                 note(&mut self.retry_state.restarts);
                 self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
                 if !is_what_we_wrote {
-                    self.retry_state.target_uncertain();
+                    let recorded = secret_metadata.token_metadata.as_ref();
+                    self.retry_state.target_written_otherwise(token.as_ref(), recorded, observed.is_verified());
                 } else if observed.is_verified() {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 }

@@ -1,6 +1,6 @@
 //! What is done with the Secret while the token is good: changes of others are reverted.
 
-use itwin_api::secret_keys;
+use itwin_api::{conditions::Reason, secret_keys};
 use itwin_core::{
     backoff, desired_secret,
     messages::{self, AfterWrite, Contention},
@@ -38,7 +38,10 @@ impl Reconciler<'_> {
                 }
                 Ok(Some(error)) => error,
                 Err(ActionError::Failed(failure)) => {
-                    self.withhold(failure, observed.history.withheld);
+                    // where the Secret is immutable, the rest of the template was accepted
+                    let is_immutable = failure.reason == Reason::SecretImmutable;
+                    let withheld = if is_immutable { Withheld::Nothing } else { observed.history.withheld };
+                    self.withhold(failure, withheld);
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -177,13 +180,14 @@ impl Reconciler<'_> {
 
     /// Notes what the Secret is after a patch.
     fn patched(&mut self, observed: &ObservedState, written: Written, writes_data: bool) {
-        let Written { secret_metadata, type_, is_what_we_wrote } = written;
+        let Written { secret_metadata, type_, token, is_what_we_wrote } = written;
         self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
         let held = self.retry_state.last_held().map(|held| &held.token_metadata);
         let is_as_held = held.is_none_or(|held| secret_metadata.token_metadata.as_ref() == Some(held));
         // what admission made of it is read, unless it is what was sent; so is data that was not verified before
         if !(is_what_we_wrote && is_as_held) {
-            self.retry_state.target_uncertain();
+            let recorded = secret_metadata.token_metadata.as_ref();
+            self.retry_state.target_written_otherwise(token.as_ref(), recorded, observed.is_verified());
         } else if writes_data || observed.is_verified() {
             self.retry_state.target_verified(secret_metadata.version.clone());
         }

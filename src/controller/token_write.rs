@@ -83,19 +83,20 @@ impl Reconciler<'_> {
             }
         };
         match written {
-            Ok(secret_writer::Written { secret_metadata, type_, is_what_we_wrote }) => {
+            Ok(secret_writer::Written { secret_metadata, type_, token, is_what_we_wrote }) => {
                 let was_there = self.retry_state.was_target_there();
                 let is_restored =
                     issue_reason == IssueReason::Tampered || (issue_reason == IssueReason::Missing && was_there);
                 self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
+                self.retry_state.remember(LastHeld::written(&content));
                 // what admission made of it is read, unless it is what was sent
-                if is_what_we_wrote && secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata) {
+                let recorded = secret_metadata.token_metadata.as_ref();
+                if is_what_we_wrote && recorded == Some(&content.token_metadata) {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 } else {
-                    self.retry_state.target_uncertain();
+                    self.retry_state.target_written_otherwise(token.as_ref(), recorded, observed.is_verified());
                 }
                 index.observe(target, secret_metadata);
-                self.retry_state.remember(LastHeld::written(&content));
                 self.written(issue_reason, observed, &content);
                 if is_new_token || matches!(known, Known::Absent) {
                     self.restarts_follow(content.token_metadata.issued_at, is_new_token);
@@ -129,7 +130,7 @@ impl Reconciler<'_> {
             error => {
                 let after = self.keep(content);
                 if error.may_have_written() {
-                    self.retry_state.target_uncertain();
+                    self.retry_state.token_uncertain(observed.is_verified());
                 }
                 // whether it was written before the answer was lost, and whether it is immutable, only the Secret shows
                 self.forget_target();

@@ -4,6 +4,7 @@
 //! None of that holds up a token request: a renewal is due whether or not someone fights over labels.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::conditions::Reason;
 
 use crate::{failure::Failure, streak::Streak, withheld::Withheld};
 
@@ -33,6 +34,12 @@ pub struct Reverts {
 }
 
 impl Reverts {
+    /// What a start takes over of a conflict that an earlier process reported: the next revert is one too many again.
+    #[must_use]
+    pub fn recall(generation: i64, now: DateTime<Utc>) -> Self {
+        Self { count: ROUNDS - 1, generation, last: Some(now), ..Self::default() }
+    }
+
     /// Forgets what concerns an earlier generation of the spec: a label that was refused may be another one now.
     pub fn for_generation(&mut self, generation: i64) {
         if self.generation != generation {
@@ -76,6 +83,12 @@ impl Reverts {
     /// The API server refused a revert: the next try waits.
     pub fn refused(&mut self, failure: Failure, wait: TimeDelta, now: DateTime<Utc>) {
         self.refused = Some(Streak::after(self.failures().saturating_add(1), failure, wait, now));
+    }
+
+    /// Whether the last revert was refused since the Secret is immutable: that holds up its data alone.
+    #[must_use]
+    pub fn is_refused_as_immutable(&self) -> bool {
+        self.refused.as_ref().is_some_and(|refused| refused.failure.reason == Reason::SecretImmutable)
     }
 
     /// What of the template is withheld from the Secret, since the API server refuses it.
@@ -136,8 +149,6 @@ impl Reverts {
 
 #[cfg(test)]
 mod tests {
-    use itwin_api::conditions::Reason;
-
     use super::*;
 
     fn at(second: i64) -> DateTime<Utc> {
@@ -192,6 +203,23 @@ mod tests {
         assert_eq!(reverts.withheld(), Withheld::Metadata);
         reverts.all_reverted();
         assert_eq!((reverts.failing(at(6)), reverts.withheld()), (None, Withheld::Nothing));
+    }
+
+    #[test]
+    fn conflict_of_an_earlier_process_goes_on_with_the_first_revert_unless_that_is_late() {
+        assert_eq!(Reverts::recall(1, at(0)).record(1, at(60)), 1);
+        assert_eq!(Reverts::recall(1, at(0)).record(1, at(900)), 0);
+        assert_eq!(Reverts::recall(1, at(0)).record(2, at(60)), 0, "another spec");
+        assert_eq!(Reverts::recall(1, at(0)).failing(at(0)), None, "nothing is known of it yet");
+    }
+
+    #[test]
+    fn failure_for_an_immutable_secret_is_no_other_failure() {
+        let mut reverts = Reverts::default();
+        for (reason, expected) in [(Reason::SecretImmutable, true), (Reason::SecretWriteFailed, false)] {
+            reverts.refused(Failure::new(reason, "refused"), TimeDelta::seconds(5), at(0));
+            assert_eq!(reverts.is_refused_as_immutable(), expected);
+        }
     }
 
     #[test]

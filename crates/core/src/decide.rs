@@ -97,10 +97,12 @@ fn may_revert(observed: &ObservedState) -> bool {
     observed.history.revert_not_before.is_none()
 }
 
-/// Whether the operator's own metadata may be reverted now: a template that the API server refuses holds up only itself.
+/// Whether the operator's own metadata may be reverted now: a template that the API server refuses holds up only itself, and
+/// so does the data of a Secret that is immutable.
 fn may_patch_own(observed: &ObservedState) -> bool {
-    may_revert(observed)
-        || (observed.history.withheld != Withheld::Nothing && observed.history.restore_not_before.is_none())
+    let history = &observed.history;
+    let is_of_template = history.withheld != Withheld::Nothing || history.is_refused_as_immutable;
+    may_revert(observed) || (is_of_template && history.restore_not_before.is_none())
 }
 
 /// Whether the owner reference is to be written, which waits for nothing: the credential may be deleted at any time.

@@ -9,6 +9,7 @@ mod compared;
 mod object;
 mod spec;
 mod tokens;
+mod trust;
 mod unwatched;
 
 use std::{borrow::Cow, sync::Arc};
@@ -25,6 +26,7 @@ use self::{
     better_token::BetterTokenWait,
     compared::Compared,
     spec::{AskedWait, Edits},
+    trust::{Trust, inherited_wait},
 };
 use crate::{
     client_expiry::Expires,
@@ -74,8 +76,10 @@ pub struct RetryState {
     compared: Option<Box<Compared>>,
     /// Version of the Secret whose data was read and found to be what the operator wrote.
     verified_target: Option<ObjectVersion>,
-    /// A write may have made something else of it: who wrote the data, as managed fields say, proves nothing.
-    is_target_uncertain: bool,
+    /// What is not certain about any other version.
+    trust: Trust,
+    /// This process saw the Secret to write, as one that it may write, or wrote it.
+    was_target_there: bool,
     /// The type of the Secret to write, with a version of the Secret that was read or written: it never changes.
     target_type: Option<(ObjectVersion, Cow<'static, str>)>,
     /// Version of the client Secret that was read and found to hold what the token was requested with.
@@ -249,15 +253,14 @@ impl RetryState {
             BetterTokenWait::recall(of, written, &held.token_metadata, now)
         });
         let status::Attempts { failures, last_failure, follows_failure, renew_request, restart_failure, .. } = recalled;
-        let wait = TimeDelta::milliseconds(
-            (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
-        );
-        // no time is reported while the credential waits for its authority
-        let not_before = (failures > 0)
-            .then(|| previous.renew_at.as_deref().and_then(time::from_rfc3339).unwrap_or(now + wait).min(now + wait));
+        let wait = inherited_wait(uid);
         // a failure for an earlier spec says nothing of this one
         let is_current = is_current(credential, previous);
         let last_failure = last_failure.filter(|_| is_current);
+        let is_conflict = last_failure.as_ref().is_some_and(|(_, failure)| failure.reason == Reason::SecretConflict);
+        // no time is reported while the credential waits for its authority
+        let not_before = (failures > 0 || is_conflict)
+            .then(|| previous.renew_at.as_deref().and_then(time::from_rfc3339).unwrap_or(now + wait).min(now + wait));
         // what could not be read, or written, is read before it is claimed that nothing is wrong; a watch that failed, which
         // counts as no failure, is one of this process now
         let is_of_read = |reason: Reason| match reason {
@@ -266,8 +269,12 @@ impl RetryState {
             Reason::SecretConflict => true,
             _ => false,
         };
-        let is_unread = last_failure.as_ref().is_some_and(|(_, failure)| is_of_read(failure.reason));
-        let check_at = if is_unread { now } else { now + check_after(uid) };
+        let is_deleted = credential.metadata.deletion_timestamp.is_some();
+        // nothing is requested for one that is being deleted, so that its data is not read
+        let is_unread = !is_deleted && last_failure.as_ref().is_some_and(|(_, failure)| is_of_read(failure.reason));
+        let trust = Trust::recall(previous, is_unread, is_conflict.then_some(now + wait));
+        let generation = credential.metadata.generation.unwrap_or_default();
+        let reverts = if is_conflict { Reverts::recall(generation, now) } else { Reverts::default() };
         let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
             count: failures,
             failed_at,
@@ -279,8 +286,8 @@ impl RetryState {
             postponed: Postponed::default(),
         });
         Self {
-            generation: credential.metadata.generation.unwrap_or_default(),
-            is_deleted: credential.metadata.deletion_timestamp.is_some(),
+            generation,
+            is_deleted,
             attempts,
             follows_failure: follows_failure || (failures > 0 && !is_current),
             edits: Edits::default(),
@@ -289,13 +296,14 @@ impl RetryState {
             unwritten: None,
             compared: None,
             verified_target: None,
-            is_target_uncertain: false,
+            trust,
+            was_target_there: false,
             target_type: None,
             verified_client: None,
             client_content: None,
             client_version: None,
-            check_at: Some(check_at),
-            reverts: Reverts::default(),
+            check_at: Some(now + check_after(uid)),
+            reverts,
             restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),
             reads: Reads::default(),

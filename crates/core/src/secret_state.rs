@@ -75,6 +75,10 @@ pub struct DataClues<'a> {
     pub is_template_current: bool,
     /// Annotations describe a token.
     pub has_token_metadata: bool,
+    /// A read of this version showed that the token in it is not the one that was written.
+    pub is_disproved: bool,
+    /// Whether the token in it was ever the one that was written is not known.
+    pub is_token_untrusted: bool,
     /// They do not, and a read must show whether the Secret holds the token that is remembered.
     pub is_undescribed: bool,
     /// The type of the Secret, if this process read or wrote it: the metadata does not show it, and it never changes.
@@ -89,7 +93,9 @@ pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues<'_>) -> Integrity
     match (read, clues.is_verified_version) {
         (Some(read), _) if read.is_ours || read.is_token_intact => Integrity::Verified,
         (Some(_), _) => Integrity::Tampered,
+        (None, _) if clues.is_disproved => Integrity::Tampered,
         (None, Some(true)) if !clues.is_undescribed => Integrity::Verified,
+        (None, _) if clues.is_token_untrusted => Integrity::Untrusted,
         (None, None) if !clues.is_undescribed && clues.sole_writer_of == Some(clues.keys_written) => {
             Integrity::Verified
         }
@@ -99,11 +105,13 @@ pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues<'_>) -> Integrity
 }
 
 /// Whether the Secret can take a token. One that the operator wrote last needs no read for that, unless it may have been
-/// made immutable, or has keys of other templates, which must be known to be removed. Its type must have been observed:
-/// anyone who may write Secrets can give one of another type all that the operator writes into metadata.
+/// made immutable, or has keys of other templates, or of others who replaced the token, which must be known to be removed. Its
+/// type must have been observed: anyone who may write Secrets can give one of another type all that the operator writes into
+/// metadata.
 #[must_use]
 pub fn form(read: Option<ReadData<'_>>, clues: &DataClues<'_>) -> Form {
-    let is_presumed = clues.has_token_metadata && !clues.may_be_immutable && clues.is_template_current;
+    let is_presumed =
+        clues.has_token_metadata && !clues.may_be_immutable && clues.is_template_current && !clues.is_disproved;
     match (read, read.map(|read| read.type_).or(clues.type_)) {
         (_, Some(type_)) if type_ != SECRET_TYPE => Form::OtherType(Arc::from(shown_type(type_))),
         (Some(read), _) if read.is_immutable => Form::Immutable,
@@ -163,6 +171,8 @@ mod tests {
         may_be_immutable: false,
         is_template_current: true,
         has_token_metadata: true,
+        is_disproved: false,
+        is_token_untrusted: false,
         is_undescribed: false,
         type_: Some(SECRET_TYPE),
     };
@@ -180,6 +190,25 @@ mod tests {
             (None, DataClues { is_undescribed: true, is_verified_version: Some(true), ..CLUES }, Integrity::Unverified),
             (None, DataClues { is_undescribed: true, ..others }, Integrity::Suspect),
             (None, DataClues { is_verified_version: Some(false), ..CLUES }, Integrity::Unverified),
+            (None, DataClues { is_token_untrusted: true, ..CLUES }, Integrity::Untrusted),
+            (None, DataClues { is_token_untrusted: true, ..others }, Integrity::Untrusted),
+            (
+                None,
+                DataClues { is_token_untrusted: true, is_verified_version: Some(false), ..CLUES },
+                Integrity::Untrusted,
+            ),
+            (
+                None,
+                DataClues { is_token_untrusted: true, is_verified_version: Some(true), ..CLUES },
+                Integrity::Verified,
+            ),
+            (None, DataClues { is_disproved: true, ..CLUES }, Integrity::Tampered),
+            (
+                None,
+                DataClues { is_disproved: true, is_token_untrusted: true, is_verified_version: Some(false), ..others },
+                Integrity::Tampered,
+            ),
+            (Some(READ), DataClues { is_disproved: true, is_token_untrusted: true, ..others }, Integrity::Verified),
             (Some(READ), others, Integrity::Verified),
             (Some(ReadData { is_ours: false, ..READ }), others, Integrity::Verified),
             (Some(ReadData { is_ours: false, is_token_intact: false, ..READ }), CLUES, Integrity::Tampered),
@@ -222,6 +251,7 @@ mod tests {
             (None, DataClues { has_token_metadata: false, ..CLUES }, Form::Unread),
             (None, DataClues { may_be_immutable: true, ..CLUES }, Form::Unread),
             (None, DataClues { is_template_current: false, ..CLUES }, Form::Unread),
+            (None, DataClues { is_disproved: true, ..CLUES }, Form::Unread),
             (Some(READ), DataClues { type_: None, ..CLUES }, Form::Writable),
             (Some(ReadData { is_immutable: true, ..READ }), CLUES, Form::Immutable),
             (Some(ReadData { type_: "kubernetes.io/tls", ..READ }), CLUES, Form::OtherType("kubernetes.io/tls".into())),

@@ -16,7 +16,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use self::ready::ready;
 pub use self::{
     inputs::{Attempts, Inputs},
-    reading::{attempts, holds, is_our_type, is_ours, is_ready, replace_others, says_being_deleted, says_no_time},
+    reading::{
+        attempts, holds, is_our_type, is_ours, is_ready, replace_others, says_being_deleted, says_no_time,
+        vouched_issue,
+    },
 };
 use crate::{messages_restart::ABOUT_RESTARTS, schedule, token::TokenMetadata};
 

@@ -98,14 +98,19 @@ fn data_clues<'a>(
     (token_metadata, is_undescribed): (Option<&TokenMetadata>, bool),
 ) -> DataClues<'a> {
     let template = credential.spec.secret_template.as_ref();
+    let recorded = secret_metadata.token_metadata.as_ref();
     DataClues {
         is_verified_version: retry_state.is_target_verified(&secret_metadata.version),
         // with fewer than these keys, others took some away
-        sole_writer_of: secret_metadata.sole_writer_of.filter(|written| *written >= secret_keys::DATA_KEYS.len()),
+        sole_writer_of: secret_metadata
+            .sole_writer_of
+            .filter(|written| *written >= secret_keys::DATA_KEYS.len() && retry_state.vouches_for(recorded)),
         keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
         may_be_immutable: secret_metadata.may_be_immutable,
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
         has_token_metadata: token_metadata.is_some() && !is_undescribed,
+        is_disproved: retry_state.is_disproved(&secret_metadata.version),
+        is_token_untrusted: retry_state.distrusts_token(recorded),
         is_undescribed,
         type_: retry_state.target_type(&secret_metadata.version),
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use testbed::{namespace::Namespace, version::has_selectable_fields};
+use testbed::{eventually, namespace::Namespace, version::has_selectable_fields};
 
 /// The response of the API server to an object: `Ok` if it would accept it.
 async fn verdict(namespace: &Namespace, object: &Value) -> Result<(), String> {
@@ -401,6 +401,9 @@ async fn defaults_are_those_of_the_contract() -> Result<()> {
 #[tokio::test]
 async fn explain_describes_every_field() -> Result<()> {
     let namespace = Namespace::new("explain").await?;
+    // the API server publishes the schema of a custom resource some time after it serves the resource
+    let described = async || namespace.kubectl(&["explain", "itcred.spec"]).await.ok();
+    eventually("kubectl explain", PATIENCE, described).await?;
     for kind in ["itcred", "itauth"] {
         for path in [".spec", ".status"] {
             let text = namespace.kubectl(&["explain", &format!("{kind}{path}")]).await?;

@@ -102,6 +102,20 @@ async fn secret_that_becomes_immutable_is_reported_when_a_template_is_edited_and
     assert_eq!(secret["metadata"]["labels"]["team"], "a");
     assert!(secret["data"].get("header").is_none(), "it cannot be written");
     assert_eq!((fixture.token().await?, fixture.token_requests().await?.len()), (before, 1));
+    // the next try of the data waits for 8 s at least after five
+    let mut tries = std::collections::BTreeSet::new();
+    let five = async || {
+        tries.insert(fixture.status().await.ok()?["lastFailure"]["time"].as_str()?.to_owned());
+        (tries.len() >= 5).then_some(())
+    };
+    testbed::eventually("five tries", PATIENCE * 2, five).await?;
+    let disown = r#"{"metadata":{"ownerReferences":null}}"#;
+    fixture.namespace.kubectl(&["patch", "secret", NAME, "--type=merge", "-p", disown]).await?;
+    let owned = async || {
+        let secret = fixture.secret().await.ok()??;
+        secret["metadata"]["ownerReferences"].is_array().then_some(())
+    };
+    fixture.eventually("the owner reference", SOON, owned).await?;
     // a process that starts then finds out the same
     fixture.restart().await?;
     fixture.reconcile().await?;

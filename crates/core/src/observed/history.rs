@@ -24,6 +24,8 @@ pub struct History {
     pub renew_not_before: Option<DateTime<Utc>>,
     /// What of the template is withheld from the Secret, since the API server refuses it.
     pub withheld: Withheld,
+    /// The last revert was refused since the Secret is immutable: its data waits.
+    pub is_refused_as_immutable: bool,
     /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.
     pub is_token_unknown: bool,
     /// The spec names another name or key since the client Secret was read, so that its expiry is not known.

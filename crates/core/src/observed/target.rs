@@ -72,6 +72,9 @@ pub enum Integrity {
     Unverified,
     /// Another field manager wrote some of it, or may have: read it.
     Suspect,
+    /// Whether it was ever what we wrote is not known: a write made something else of it, or was the first one and not
+    /// answered. Read it, and count on nothing before.
+    Untrusted,
     /// It differs from what we wrote.
     Tampered,
 }
@@ -80,7 +83,7 @@ impl Integrity {
     /// Whether a read must show what it is.
     #[must_use]
     pub fn is_unread(self) -> bool {
-        matches!(self, Self::Unverified | Self::Suspect)
+        matches!(self, Self::Unverified | Self::Suspect | Self::Untrusted)
     }
 }
 

@@ -3,6 +3,7 @@
 mod changes;
 mod failures;
 mod recalled;
+mod trust;
 
 use itwin_api::conditions::Reason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -14,7 +15,7 @@ use crate::{
     client_expiry::Expires,
     last_held::Sealed,
     messages_lifetime,
-    observed::{Client, Drift, Held, Integrity, ObservedState, RenewalRequest, Target},
+    observed::{Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target},
     retry_key::{AuthorityRevision, ClientKey},
     samples,
     secret_state::{DataClues, SECRET_TYPE, integrity},
@@ -172,6 +173,8 @@ fn secret_that_a_write_made_something_else_of_is_read_although_the_operator_is_i
             may_be_immutable: false,
             is_template_current: true,
             has_token_metadata: true,
+            is_disproved: state.is_disproved(version),
+            is_token_untrusted: state.distrusts_token(None),
             is_undescribed: false,
             type_: Some(SECRET_TYPE),
         };
@@ -183,8 +186,9 @@ fn secret_that_a_write_made_something_else_of_is_read_although_the_operator_is_i
     state.target_uncertain();
     state.written(None);
     assert_eq!(of_sole_writer(&state, &written), Integrity::Unverified);
-    assert!(state.was_target_there());
+    assert!(!state.was_target_there(), "a write that was not answered shows no Secret");
     state.target_verified(later.clone());
+    assert!(state.was_target_there());
     assert_eq!(
         [&written, &later].map(|version| of_sole_writer(&state, version)),
         [Integrity::Unverified, Integrity::Verified]

@@ -99,6 +99,7 @@ impl RetryState {
         self.better_token = None;
         self.reads = Reads::default();
         self.check_at = None;
+        self.trust.read();
         self.was_suspended = false;
         self.fulfilled(renew_annotation);
         self.settled();
@@ -137,24 +138,20 @@ impl RetryState {
     #[must_use]
     pub fn is_target_verified(&self, version: &ObjectVersion) -> Option<bool> {
         let is_verified = self.verified_target.as_ref().map(|verified| verified == version);
-        is_verified.or_else(|| self.is_target_uncertain.then_some(false))
+        is_verified.or_else(|| self.trust.is_uncertain().then_some(false))
     }
 
-    /// Whether this process found the Secret to write there, or wrote it.
+    /// Whether this process found the Secret to write there, or wrote it. A write that failed shows neither.
     #[must_use]
     pub fn was_target_there(&self) -> bool {
-        self.verified_target.is_some() || self.is_target_uncertain
+        self.was_target_there
     }
 
     /// This version of the Secret to write holds what the operator wrote.
     pub fn target_verified(&mut self, version: ObjectVersion) {
         self.verified_target = Some(version);
-    }
-
-    /// A write made something else of the Secret to write than what was sent, as admission may, or what it made of it is not
-    /// known, since its answer was lost. Managed fields still show the operator as the writer, so that the data is read.
-    pub fn target_uncertain(&mut self) {
-        self.is_target_uncertain = true;
+        self.was_target_there = true;
+        self.trust.regained();
     }
 
     /// The type of the Secret to write that has this version, if this process observed it.
@@ -251,6 +248,7 @@ impl RetryState {
     pub fn read(&mut self, what: Fetch, result: Result<(), Failure>, left: TimeDelta, uid: &str, now: DateTime<Utc>) {
         if what == Fetch::TargetData && result.is_ok() {
             self.check_at = None;
+            self.trust.read();
         }
         let streak = self.reads.of_mut(what);
         *streak = result.err().map(|failure| {
@@ -271,7 +269,8 @@ impl RetryState {
     #[must_use]
     pub fn reads_not_before(&self, now: DateTime<Utc>) -> Reads<DateTime<Utc>> {
         let until = |what| self.reads.of(what).as_ref().and_then(|streak| streak.until(now));
-        Reads { target: until(Fetch::Target), target_data: until(Fetch::TargetData), client: until(Fetch::Client) }
+        let target_data = until(Fetch::TargetData).or_else(|| self.trust.read_not_before(now));
+        Reads { target: until(Fetch::Target), target_data, client: until(Fetch::Client) }
     }
 
     /// Why the last read of a kind failed, if the next one waits.
@@ -297,6 +296,7 @@ impl RetryState {
     pub fn disprove(&mut self, version: ObjectVersion) {
         self.last_held.take_if(|last| !last.is_proof());
         self.undescribed = Some((version, false));
+        self.trust.lost();
     }
 
     /// A read shows that this version of the Secret holds the token that is remembered, which nothing in it describes and
@@ -312,13 +312,21 @@ impl RetryState {
         self.undescribed.as_ref().filter(|(read, _)| read == version).map(|(_, holds)| *holds)
     }
 
+    /// Whether a read showed that this version of the Secret does not hold the token that is remembered.
+    #[must_use]
+    pub fn is_disproved(&self, version: &ObjectVersion) -> bool {
+        self.holds_remembered(version) == Some(false)
+    }
+
     /// Remembers what was observed of the Secret, at this version if it is there.
     pub fn remember_observed(&mut self, observed: &ObservedState, version: Option<&ObjectVersion>) {
+        self.was_target_there |= version.is_some() && matches!(observed.target, Target::Ours(_));
         match &observed.target {
             // what was remembered may prove that the token in it is good
             Target::Unread { .. } | Target::Presumed => {}
             Target::Ours(held) if held.data.is_unread() => {}
             Target::Ours(Held { token_metadata: Some(token_metadata), data: Integrity::Verified, drift, .. }) => {
+                self.trust.regained();
                 // damage to anything except the token is found only by a read
                 if *drift != Drift::Data {
                     self.verified_target = version.cloned();

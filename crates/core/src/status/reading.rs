@@ -1,5 +1,6 @@
 //! What a status says that was written before, by this process or an earlier one.
 
+use chrono::{DateTime, Utc};
 use itwin_api::{
     conditions::{READY, RENEWED, Reason},
     credential::CredentialStatus,
@@ -18,6 +19,27 @@ use crate::{
 #[must_use]
 pub fn is_ready(status: &CredentialStatus) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
+}
+
+/// When the token was issued that the Secret held, as a status says in which nothing speaks against that token.
+#[must_use]
+pub fn vouched_issue(status: &CredentialStatus) -> Option<DateTime<Utc>> {
+    let is_about_token = |condition: &Condition| {
+        let reason = Reason::parse(&condition.reason).filter(|_| condition.type_ == READY);
+        // any other one is about a Secret without a token, or with one that may be another
+        matches!(
+            reason,
+            Some(
+                Reason::TokenValid
+                    | Reason::TokenExpired
+                    | Reason::BelowMinimumValidity
+                    | Reason::LifetimeTooShort
+                    | Reason::Suspended
+            )
+        )
+    };
+    let issued_at = status.issued_at.as_deref().and_then(time::from_rfc3339);
+    issued_at.filter(|_| status.conditions.iter().any(is_about_token))
 }
 
 /// Replaces the conditions of others.

@@ -82,15 +82,8 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
         );
         return (Reason::BelowMinimumValidity, message);
     }
-    let is_suspect = matches!(inputs.observed.target, Target::Ours(Held { data: Integrity::Suspect, .. }));
-    // while it is being read, nothing is known to be wrong
-    if is_suspect && inputs.observed.history.has_data_read_failed {
-        let message = format!(
-            "the data of Secret {secret} was written by others and could not be checked since, so that it is not known \
-             whether it holds a valid token{}",
-            because(inputs)
-        );
-        return (Reason::SecretReadFailed, message);
+    if let Some(verdict) = ready_unread(inputs) {
+        return verdict;
     }
     // from the moment it is issued, since each token would fall below it before its renewal
     if schedule::is_too_short(policy, lifetime) {
@@ -119,6 +112,31 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
         .map(|adjustment| messages::adjusted(adjustment, policy, lifetime))
         .map_or_else(String::new, |adjusted| format!("; {adjusted}"));
     (Reason::TokenValid, format!("{message}{adjustment}"))
+}
+
+/// What is claimed of a token that a read must show first, if that is not what it was before.
+fn ready_unread(inputs: &Inputs<'_>) -> Option<(Reason, String)> {
+    let Target::Ours(Held { data, .. }) = inputs.observed.target else { return None };
+    let (secret, because) = (inputs.secret, because(inputs));
+    match (data, inputs.observed.history.has_data_read_failed) {
+        (Integrity::Suspect | Integrity::Untrusted, true) => {
+            let message = format!(
+                "the data of Secret {secret} may not be what the operator wrote, and could not be checked since, so that it \
+                 is not known whether it holds a valid token{because}"
+            );
+            Some((Reason::SecretReadFailed, message))
+        }
+        (Integrity::Untrusted, false) => {
+            let failed = inputs.attempts.last_failure.as_ref().map(|(_, failure)| failure.reason);
+            let message = format!(
+                "the data of Secret {secret} may not be what the operator wrote, and was not read since, so that it is not \
+                 known whether it holds a valid token{because}"
+            );
+            Some((failed.unwrap_or(Reason::Pending), message))
+        }
+        // while it is being read, nothing is known to be wrong
+        _ => None,
+    }
 }
 
 /// Where to read why there is no better token: it is written once, in the other condition.

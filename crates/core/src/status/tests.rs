@@ -238,9 +238,14 @@ fn ready_claims_nothing_of_data_that_was_not_read_since_it_was_changed() {
     assert_eq!(ready(Integrity::Unverified, true), expected("True", "TokenValid", unverified));
     let (status, reason, message) = ready(Integrity::Suspect, true);
     assert_eq!((&*status, &*reason), ("False", "SecretReadFailed"), "{message}");
-    assert!(message.contains("was written by others"), "{message}");
+    assert!(message.contains("could not be checked since"), "{message}");
     let (status, ..) = ready(Integrity::Suspect, false);
     assert_eq!(status, "True", "it is being read");
+    let (status, reason, message) = ready(Integrity::Untrusted, true);
+    assert_eq!((&*status, &*reason), ("False", "SecretReadFailed"), "{message}");
+    let (status, reason, message) = ready(Integrity::Untrusted, false);
+    assert_eq!((&*status, &*reason), ("False", "Pending"), "{message}");
+    assert!(message.contains("was not read since"), "{message}");
 }
 
 #[test]

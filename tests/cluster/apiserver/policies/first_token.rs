@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use testbed::objects;
+use testbed::{
+    api_proxy::fault::{Fault, Rule},
+    objects,
+};
 
 use super::{
     apply_policy, assert_requests_slow_down, replacing, serves_mutating_policies, wait_effective, wait_restored,
 };
-use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
 /// A conflict is reported within this, although there is a second between the token requests that come before it.
 const REPORTED: Duration = SOON.saturating_mul(2);
@@ -32,6 +35,80 @@ async fn token_that_a_policy_has_always_replaced_is_never_ready_and_costs_a_boun
         assert_requests_slow_down(&fixture).await?;
     }
     wait_restored(&fixture).await
+}
+
+#[tokio::test]
+async fn token_that_a_policy_has_always_replaced_is_not_ready_while_the_secret_cannot_be_read() -> Result<()> {
+    if !serves_mutating_policies()? {
+        return Ok(());
+    }
+    let fixture = Fixture::new("rewritten-unread").await?;
+    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", replacing("access_token")).await?;
+    wait_effective(&fixture).await?;
+    let refused = Rule::new("get secrets", Fault::Refused(500)).of(NAME).lasting(PATIENCE * 10);
+    let rule = fixture.proxy().play(refused);
+    fixture.apply_credential(&json!({})).await?;
+    let message = fixture.wait_condition("Ready", "False", "SecretReadFailed", REPORTED).await?;
+    assert!(message.contains("could not be checked since"), "{message}");
+    assert_eq!((fixture.token().await?.as_str(), fixture.token_requests().await?.len()), ("other", 1));
+    fixture.proxy().stop(&rule);
+    fixture.wait_condition("Ready", "False", "SecretConflict", PATIENCE * 2).await.map(drop)
+}
+
+/// Asserts that `Ready` of the credential, which is being deleted, is False after another reconcile.
+async fn assert_held_and_not_ready(fixture: &Fixture, finalizer: &str) -> Result<()> {
+    let reported = async || {
+        let (ready, _, message) = condition(&fixture.status().await.ok()?, "Ready")?;
+        message.contains(finalizer).then_some(ready)
+    };
+    let ready = fixture.eventually("a status that names the finalizer", PATIENCE, async || reported().await).await?;
+    fixture.reconcile().await?;
+    let later = reported().await.context("no status of a credential that is being deleted")?;
+    assert_eq!((&*ready, &*later), ("False", "False"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn token_that_a_policy_replaced_does_not_become_ready_when_its_credential_is_deleted_and_held() -> Result<()> {
+    const FINALIZER: &str = "example.com/held";
+    if !serves_mutating_policies()? {
+        return Ok(());
+    }
+    let mut fixture = Fixture::new("rewritten-held").await?;
+    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", replacing("access_token")).await?;
+    wait_effective(&fixture).await?;
+    let mut held = fixture.namespace.credential(NAME, &json!({}));
+    held["metadata"]["finalizers"] = json!([FINALIZER]);
+    fixture.namespace.apply(&held).await?;
+    fixture.wait_condition("Ready", "False", "SecretConflict", REPORTED).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    assert_held_and_not_ready(&fixture, FINALIZER).await?;
+    // nor for a process that starts then
+    fixture.restart().await?;
+    assert_held_and_not_ready(&fixture, FINALIZER).await?;
+    let release = r#"{"metadata":{"finalizers":null}}"#;
+    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", release]).await.map(drop)
+}
+
+#[tokio::test]
+async fn token_that_a_policy_replaced_is_not_ready_at_a_start_before_the_secret_is_read() -> Result<()> {
+    if !serves_mutating_policies()? {
+        return Ok(());
+    }
+    let mut fixture = Fixture::new("rewritten-start").await?;
+    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", replacing("access_token")).await?;
+    wait_effective(&fixture).await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_condition("Ready", "False", "SecretConflict", REPORTED).await?;
+    fixture.stop();
+    let refused = Rule::new("get secrets", Fault::Refused(500)).of(NAME).lasting(PATIENCE * 10);
+    let rule = fixture.proxy().play(refused);
+    let before = fixture.token_requests().await?.len();
+    fixture.start().await?;
+    fixture.wait_condition("Ready", "False", "SecretReadFailed", PATIENCE * 2).await?;
+    assert_eq!(fixture.token_requests().await?.len(), before, "the read comes before all requests");
+    fixture.proxy().stop(&rule);
+    fixture.wait_condition("Ready", "False", "SecretConflict", PATIENCE * 2).await.map(drop)
 }
 
 #[tokio::test]

@@ -105,11 +105,31 @@ fn missing_secret_is_created_again() {
 
 #[test]
 fn unverified_data_is_read_and_tampered_data_replaced() {
-    let unverified = settled().holding(|held| held.data = Integrity::Suspect);
-    assert_eq!(decide(&unverified, at(1)), Action::Fetch(Fetch::TargetData));
+    for data in [Integrity::Unverified, Integrity::Suspect, Integrity::Untrusted] {
+        let unread = settled().holding(|held| held.data = data);
+        assert_eq!(decide(&unread, at(1)), Action::Fetch(Fetch::TargetData), "{data:?}");
+        let due = unread.with(|observed| observed.client = usable(Some(true)));
+        assert_eq!(decide(&due, at(3599)), Action::Fetch(Fetch::TargetData), "{data:?}: before any request");
+    }
     let tampered =
         settled().holding(|held| held.data = Integrity::Tampered).with(|observed| observed.client = usable(Some(true)));
     assert_eq!(decide(&tampered, at(1)), Action::RequestToken(IssueReason::Tampered));
+}
+
+#[test]
+fn owner_reference_is_restored_while_the_data_of_an_immutable_secret_waits() {
+    let waits = |drift: Drift, is_refused_as_immutable: bool| {
+        settled().holding(|held| held.drift = drift).with(|observed| {
+            observed.history =
+                History { revert_not_before: Some(at(9)), is_refused_as_immutable, ..History::default() };
+        })
+    };
+    assert_eq!(decide(&waits(Drift::Ownership, true), at(1)), Action::PatchMetadata);
+    for waits in [waits(Drift::Ownership, false), waits(Drift::Data, true)] {
+        assert!(matches!(decide(&waits, at(1)), Action::UpToDate { .. }));
+    }
+    let disputed = waits(Drift::Ownership, true).with(|observed| observed.history.restore_not_before = Some(at(9)));
+    assert!(matches!(decide(&disputed, at(1)), Action::UpToDate { .. }));
 }
 
 #[test]

@@ -130,17 +130,23 @@ fn failure_for_an_earlier_spec_is_not_recalled_after_a_start() {
 
 #[test]
 fn what_an_earlier_process_could_not_read_is_read_at_the_start_and_not_some_minutes_later() {
-    let check_at = |reason: Reason, failures: u32| {
+    let is_uncertain = |reason: Reason, failures: u32| {
         let status = json!({
             "observedGeneration": 1,
             "consecutiveFailures": failures,
             "lastFailure": {"time": time::to_rfc3339(at(0)), "reason": reason.as_str(), "message": "because"},
         });
-        RetryState::recall(&credential(status), at(0)).check_at().expect("it is read once")
+        let state = RetryState::recall(&credential(status), at(0));
+        assert!(
+            state.check_at().is_some_and(|check_at| check_at >= at(0) + CHECKED_FROM),
+            "others are not read before"
+        );
+        assert_eq!(state.reads_not_before(at(0)).target_data, None);
+        state.is_target_verified(&"uid/1".into()) == Some(false)
     };
-    assert_eq!(check_at(Reason::SecretReadFailed, 1), at(0));
-    assert!(check_at(Reason::SecretReadFailed, 0) >= at(0) + CHECKED_FROM, "its watch failed, no read");
-    assert!(check_at(Reason::Timeout, 1) >= at(0) + CHECKED_FROM);
+    assert!(is_uncertain(Reason::SecretReadFailed, 1));
+    assert!(!is_uncertain(Reason::SecretReadFailed, 0), "its watch failed, no read");
+    assert!(!is_uncertain(Reason::Timeout, 1));
 }
 
 #[test]
