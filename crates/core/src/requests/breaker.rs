@@ -159,6 +159,12 @@ impl Breaker {
         self.failing.iter().filter(|(_, failing)| failing.circuit.is_some()).map(|(client, _)| client)
     }
 
+    /// Whether this client is one of them.
+    #[must_use]
+    pub fn is_held_up(&self, requester: &Requester) -> bool {
+        self.failing.get(requester).is_some_and(|failing| failing.circuit.is_some())
+    }
+
     /// The wait that the server asked for; `None` once it has passed.
     #[must_use]
     pub fn server_wait_until(&self, now: Instant) -> Option<&ServerWait> {
