@@ -217,7 +217,7 @@ impl Breaker {
                     let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());
                     client.into_iter().chain(&mut self.circuit).for_each(|circuit| circuit.is_probing = false);
                     // so that the next probe is of another client
-                    self.succeeded.put_back(requester);
+                    self.succeeded.make_oldest(requester);
                 }
                 Change::None
             }

@@ -2,7 +2,7 @@
 //!
 //! After a start the operator knows no client. Of those whose requests fail, some may never have worked: while the server
 //! responds to others, a circuit that they open is a mistake. Each such circuit ends with a response, and then more
-//! failures in a row are needed for the next one.
+//! consecutive failures are needed for the next one.
 
 use std::time::{Duration, Instant};
 

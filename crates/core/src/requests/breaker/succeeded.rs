@@ -40,7 +40,7 @@ impl Succeeded {
     }
 
     /// Makes a client the oldest, if it is remembered.
-    pub(super) fn put_back(&mut self, client: &Requester) {
+    pub(super) fn make_oldest(&mut self, client: &Requester) {
         if self.contains(client) {
             let first = self.order.first_key_value().map_or(0, |(place, _)| *place);
             self.put(client, first - 1);
@@ -108,12 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn client_that_succeeds_is_the_most_recent_and_one_that_is_put_back_the_oldest() {
+    fn client_that_succeeds_is_the_most_recent_and_another_one_can_be_made_the_oldest() {
         let mut succeeded = Succeeded::default();
         (0..3).for_each(|number| succeeded.push(&client("a", number)));
         succeeded.push(&client("a", 0));
-        succeeded.put_back(&client("a", 2));
-        succeeded.put_back(&client("a", 3));
+        succeeded.make_oldest(&client("a", 2));
+        succeeded.make_oldest(&client("a", 3));
         let order: Vec<Requester> = succeeded.iter().cloned().collect();
         assert_eq!(order, [0, 1, 2].map(|number| client("a", number)));
         order.iter().for_each(|client| succeeded.remove(client));

@@ -22,7 +22,7 @@ fn cost(count: u32) -> Duration {
     once().min(once())
 }
 
-/// The time of one look at the queue with so many requests in flight, while a thousand clients fail.
+/// The time in which the queue length is found with so many requests in flight, while a thousand clients fail.
 fn cost_of_backlog(in_flight: usize) -> Duration {
     const FAILING: usize = 1000;
     let mut scene = Scene::new(u16::MAX, 6_000_000);
@@ -41,12 +41,12 @@ fn cost_of_backlog(in_flight: usize) -> Duration {
     let now = scene.now();
     assert_eq!(scene.queue.admit(now).admitted.len(), in_flight, "the others wait for their own clients");
     assert_eq!(scene.queue.len(), FAILING);
-    let look = || {
+    let find = || {
         let began = Instant::now();
         assert_eq!(scene.queue.backlog(), 0);
         began.elapsed()
     };
-    (0..5).map(|_| look()).min().unwrap_or_default()
+    (0..5).map(|_| find()).min().unwrap_or_default()
 }
 
 #[test]
