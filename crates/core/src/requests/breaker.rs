@@ -3,49 +3,46 @@
 //! If a client is misconfigured, or the server fails for this client, only the circuit of the client opens, and other
 //! clients are not affected. The circuit of the server opens only if clients of several tenants fail that are not known
 //! to fail by themselves, so that no tenant can open it for others. Where no other tenant asks, as after a start, the
-//! failures of one are enough, until another one asks. Without it, ten thousand credentials would overload a server that
-//! is down, despite a backoff each (external-secrets/external-secrets#6728).
+//! failures of one are enough, until another one asks. If clients that were never seen to work open it by mistake, they
+//! need more failures the next time. Without it, ten thousand credentials would overload a server that is down, despite a
+//! backoff each (external-secrets/external-secrets#6728).
 
 mod bounds;
 mod broken;
 mod circuit;
+mod newcomers;
 mod outages;
 mod server_wait;
+mod succeeded;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 
 pub use self::server_wait::ServerWait;
 use self::{
-    bounds::{FAILING_MAX, most_frequent},
+    bounds::{FAILING_MAX, THRESHOLD, most_frequent},
     broken::Broken,
     circuit::{Circuit, OPEN},
-    outages::{Known, Outages},
+    newcomers::Newcomers,
+    outages::{Evidence, Known, Outages},
+    succeeded::Succeeded,
 };
 use super::request::{Outcome, Requester};
 use crate::{failure::Failure, object::ObjectVersion};
-
-/// Consecutive failures that open a circuit: more than an occasional failure, and few enough to relieve a server soon.
-const THRESHOLD: u32 = 5;
-/// The number of clients that are remembered as successful: enough to choose probes from.
-const SUCCEEDED_MAX: usize = 256;
 
 /// The circuit breakers of one authorization server.
 #[derive(Debug, Default)]
 pub struct Breaker {
     /// Clients whose last request failed; bounded by [`FAILING_MAX`], since a tenant may create any number.
     failing: HashMap<Requester, Failing>,
-    /// Clients that succeeded, the most recent at the end.
-    succeeded: VecDeque<Requester>,
+    succeeded: Succeeded,
     /// Clients whose failures say nothing about the server.
     broken: Broken,
+    newcomers: Newcomers,
     /// Outages since the last response of the server.
     outages: Outages,
     circuit: Option<Circuit>,
@@ -154,12 +151,18 @@ impl Breaker {
 
     /// Clients that succeeded, the most recent first. Probes are chosen from them.
     pub fn succeeded(&self) -> impl Iterator<Item = &Requester> {
-        self.succeeded.iter().rev()
+        self.succeeded.iter()
     }
 
     /// Clients that get probes only, since their own requests fail.
     pub fn held_up(&self) -> impl Iterator<Item = &Requester> {
         self.failing.iter().filter(|(_, failing)| failing.circuit.is_some()).map(|(client, _)| client)
+    }
+
+    /// Whether this client is one of them.
+    #[must_use]
+    pub fn is_held_up(&self, requester: &Requester) -> bool {
+        self.failing.get(requester).is_some_and(|failing| failing.circuit.is_some())
     }
 
     /// The wait that the server asked for; `None` once it has passed.
@@ -214,24 +217,14 @@ impl Breaker {
                     let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());
                     client.into_iter().chain(&mut self.circuit).for_each(|circuit| circuit.is_probing = false);
                     // so that the next probe is of another client
-                    if let Some(place) = self.succeeded.iter().position(|client| client == requester) {
-                        self.succeeded.remove(place);
-                        self.succeeded.push_front(requester.clone());
-                    }
+                    self.succeeded.make_oldest(requester);
                 }
                 Change::None
             }
             Outcome::Succeeded => {
                 self.failing.remove(requester);
                 self.broken.remove(requester);
-                self.succeeded.retain(|other| other != requester);
-                self.succeeded.push_back(requester.clone());
-                if self.succeeded.len() > SUCCEEDED_MAX {
-                    // evicts the oldest client of the namespace with most clients: no tenant evicts those of others
-                    let largest = most_frequent(self.succeeded.iter());
-                    let oldest = self.succeeded.iter().position(|client| Some(&client.namespace) == largest.as_ref());
-                    oldest.and_then(|oldest| self.succeeded.remove(oldest));
-                }
+                self.succeeded.push(requester);
                 self.answered(requester)
             }
             Outcome::Failed { failure, server_wait, is_outage } => {
@@ -264,11 +257,14 @@ impl Breaker {
     /// until their next success.
     fn answered(&mut self, requester: &Requester) -> Change {
         let failed = self.outages.end();
-        self.succeeded.retain(|client| client == requester || !failed.contains(client));
-        failed.into_iter().filter(|client| client != requester).for_each(|client| self.broken.insert(client));
+        for client in failed.into_iter().filter(|client| client != requester) {
+            self.succeeded.remove(&client);
+            self.broken.insert(client);
+        }
         if self.circuit.take().is_none() {
             return Change::None;
         }
+        self.newcomers.ended();
         // clients that failed during the outage are retried; one more failure opens their own circuit again
         for failing in self.failing.values_mut().filter(|failing| failing.is_outage) {
             (failing.circuit, failing.failures) = (None, failing.failures.min(THRESHOLD - 1));
@@ -306,7 +302,7 @@ impl Breaker {
             }
             None => false,
             Some(circuit) => {
-                failing.circuit = circuit.after_failure(is_probe, now, failure.reason).or(Some(circuit));
+                failing.circuit = circuit.after_failure(is_probe, true, now, failure.reason).or(Some(circuit));
                 false
             }
         }
@@ -320,14 +316,24 @@ impl Breaker {
         now: Instant,
         waiting: &HashMap<Requester, usize>,
     ) -> bool {
-        let failures = self.outages.record(requester);
+        let known = Known { waiting, succeeded: &self.succeeded, broken: &self.broken };
+        let evidence = known.evidence(requester);
+        self.outages.record(requester, evidence);
+        if evidence == Evidence::Newcomer {
+            self.newcomers.failed(now);
+        }
         if let Some(circuit) = self.circuit {
-            self.circuit = circuit.after_failure(is_probe, now, reason).or(Some(circuit));
+            // a probe of a client that fails anyway does not show that the outage goes on
+            let is_longer = evidence != Evidence::Nothing;
+            self.circuit = circuit.after_failure(is_probe, is_longer, now, reason).or(Some(circuit));
             return false;
         }
-        let known = Known { waiting, succeeded: &self.succeeded, broken: &self.broken };
-        let is_open = failures >= THRESHOLD && self.outages.affect_the_server(&known);
-        self.circuit = is_open.then(|| Circuit::open(now, self.outages.interval(), reason));
+        let is_open_by_working = self.outages.show_by_working(THRESHOLD, &known);
+        let is_open = is_open_by_working || self.outages.show_by_all(self.newcomers.needed(), &known);
+        if is_open {
+            self.newcomers.opened(!is_open_by_working);
+            self.circuit = Some(Circuit::open(now, self.outages.interval(), reason));
+        }
         is_open
     }
 

@@ -134,14 +134,12 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         if self.is_open() {
             return self.len();
         }
-        let in_flight = |client: &Requester| {
-            let flights = self.in_flight.values();
-            flights.filter(|flight| flight.request.requester == *client).count()
-        };
+        // those in flight and the clients are gone through once each, since all queues are locked meanwhile
         let requests = |client: &Requester| self.requesters.get(client).copied().unwrap_or_default();
-        let held_up: usize =
-            self.breaker.held_up().map(|client| requests(client).saturating_sub(in_flight(client))).sum();
-        self.len().saturating_sub(held_up)
+        let held_up: usize = self.breaker.held_up().map(requests).sum();
+        let flights = self.in_flight.values();
+        let in_flight = flights.filter(|flight| self.breaker.is_held_up(&flight.request.requester)).count();
+        self.len().saturating_sub(held_up.saturating_sub(in_flight))
     }
 
     /// Whether no request waits.

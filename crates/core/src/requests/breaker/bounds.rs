@@ -1,9 +1,11 @@
-//! How many clients are remembered, and whose are forgotten beyond that.
+//! How many failures count, how many clients are remembered, and whose are forgotten beyond that.
 
 use std::{collections::HashMap, sync::Arc};
 
 use crate::requests::request::Requester;
 
+/// Consecutive failures that open a circuit: more than an occasional failure, and few enough to relieve a server soon.
+pub(super) const THRESHOLD: u32 = 5;
 /// The number of failing clients that are remembered, and of those that fail by themselves. Beyond it, those of the
 /// namespace with most of them are forgotten.
 pub(super) const FAILING_MAX: usize = 4096;

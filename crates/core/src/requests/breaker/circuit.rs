@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use itwin_api::conditions::Reason;
 
-/// The first and the longest open interval. The interval doubles with each failed probe.
+/// The first and the longest open interval. The interval doubles with each failed probe that shows something.
 pub(super) const OPEN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// An open circuit.
@@ -23,8 +23,9 @@ impl Circuit {
     }
 
     /// The circuit after a failure with this reason; `None` if the request was not a probe but was sent before the
-    /// circuit opened.
-    pub(super) fn after_failure(self, is_probe: bool, now: Instant, reason: Reason) -> Option<Self> {
-        (is_probe && self.is_probing).then(|| Self::open(now, (self.interval * 2).min(OPEN.1), reason))
+    /// circuit opened. The next interval `is_longer`, or as long as this one.
+    pub(super) fn after_failure(self, is_probe: bool, is_longer: bool, now: Instant, reason: Reason) -> Option<Self> {
+        let interval = if is_longer { (self.interval * 2).min(OPEN.1) } else { self.interval };
+        (is_probe && self.is_probing).then(|| Self::open(now, interval, reason))
     }
 }

@@ -1,24 +1,50 @@
 //! Requests that failed since the last response of the server, and whether they show that the server is down.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
-use super::{bounds::FAILING_MAX, broken::Broken, circuit::OPEN};
+use super::{bounds::FAILING_MAX, broken::Broken, circuit::OPEN, succeeded::Succeeded};
 use crate::requests::request::Requester;
 
 /// The outages since the last response of the server.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
-    failures: u32,
-    /// At most [`FAILING_MAX`], and one of each namespace: they show enough.
+    /// Bounded by [`FAILING_MAX`]. Failures of others are counted, too, so that no tenant crowds out those of another one.
     clients: HashSet<Requester>,
+    /// The namespaces of all clients that failed: as many as there are, as in each tally.
+    namespaces: HashSet<Arc<str>>,
+    /// Failures of clients that worked.
+    working: Tally,
+    /// Those and the failures of clients that were never seen to work. Those of clients that are known to fail by
+    /// themselves are not among them.
+    counting: Tally,
     /// Namespaces whose clients closed the circuit of the server when they joined: as many as there are namespaces.
     closed_by: HashSet<Arc<str>>,
     /// The open interval of the circuit when it was closed so.
     interval: Option<Duration>,
+}
+
+/// Failures that may be those of the server.
+#[derive(Debug, Default)]
+struct Tally {
+    failures: u32,
+    /// How many clients they are of, among those that are kept.
+    clients: usize,
+    namespaces: HashSet<Arc<str>>,
+}
+
+/// What a failure of a client says about the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// The client worked: its failure may be one of the server.
+    Working,
+    /// So may this one: nothing is known of the client.
+    Newcomer,
+    /// Nothing: the client fails by itself.
+    Nothing,
 }
 
 /// What is known of clients, which decides what their failures show.
@@ -26,32 +52,48 @@ pub(super) struct Known<'a> {
     /// Those that have requests in the queue or in flight.
     pub(super) waiting: &'a HashMap<Requester, usize>,
     /// Those that succeeded last.
-    pub(super) succeeded: &'a VecDeque<Requester>,
+    pub(super) succeeded: &'a Succeeded,
     /// Those that fail by themselves.
     pub(super) broken: &'a Broken,
 }
 
 impl Known<'_> {
     fn clients(&self) -> impl Iterator<Item = &Requester> {
-        self.waiting.keys().chain(self.succeeded)
+        self.waiting.keys().chain(self.succeeded.iter())
     }
 
-    /// Whether a failure of this client may be one of the server. A client of which nothing is known counts: of thousands,
-    /// those whose tokens are due next did not succeed lately. If no client succeeded, there are none to compare with.
-    fn may_show_an_outage(&self, client: &Requester) -> bool {
-        self.succeeded.is_empty() || !self.broken.contains(client)
+    /// What a failure of this client says. A client of which nothing is known counts: of thousands, those whose tokens are
+    /// due next did not succeed lately. If no client succeeded, there are none to compare with.
+    pub(super) fn evidence(&self, client: &Requester) -> Evidence {
+        if self.succeeded.contains(client) {
+            Evidence::Working
+        } else if self.succeeded.is_empty() || !self.broken.contains(client) {
+            Evidence::Newcomer
+        } else {
+            Evidence::Nothing
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, client: &Requester, is_new: bool) {
+        self.failures = self.failures.saturating_add(1);
+        self.clients += usize::from(is_new);
+        self.namespaces.insert(client.namespace.clone());
     }
 }
 
 impl Outages {
-    /// Records an outage. Returns how many there were.
-    pub(super) fn record(&mut self, requester: &Requester) -> u32 {
-        self.failures = self.failures.saturating_add(1);
-        let is_of = |client: &Requester| client.namespace == requester.namespace;
-        if self.clients.len() < FAILING_MAX || !self.clients.iter().any(is_of) {
-            self.clients.insert(requester.clone());
+    /// Records an outage.
+    pub(super) fn record(&mut self, requester: &Requester, evidence: Evidence) {
+        let is_new = self.clients.len() < FAILING_MAX && self.clients.insert(requester.clone());
+        self.namespaces.insert(requester.namespace.clone());
+        if evidence != Evidence::Nothing {
+            self.counting.add(requester, is_new);
         }
-        self.failures
+        if evidence == Evidence::Working {
+            self.working.add(requester, is_new);
+        }
     }
 
     /// The clients whose requests failed.
@@ -70,9 +112,10 @@ impl Outages {
     /// that of a namespace that the authority does not allow, would close it each time.
     pub(super) fn closes(&mut self, requester: &Requester, interval: Duration) -> bool {
         let namespace = &requester.namespace;
-        let is_of_failing = self.clients.iter().any(|client| client.namespace == *namespace);
+        let is_of_failing = self.namespaces.contains(namespace);
         let is_news = !self.clients.contains(requester) && (!is_of_failing || self.clients.len() == 1);
-        let closes = is_news && self.are_of_one_tenant() && self.closed_by.insert(namespace.clone());
+        let is_of_one_tenant = self.namespaces.len() <= 1;
+        let closes = is_news && is_of_one_tenant && self.closed_by.insert(namespace.clone());
         if closes {
             self.interval = Some(interval);
         }
@@ -84,31 +127,31 @@ impl Outages {
         self.interval.unwrap_or(OPEN.0)
     }
 
-    /// Whether the clients are all of one tenant.
-    fn are_of_one_tenant(&self) -> bool {
-        let mut namespaces = self.clients.iter().map(|client| &client.namespace);
-        let first = namespaces.next();
-        namespaces.all(|namespace| Some(namespace) == first)
+    /// Whether this many failures of clients that worked show that the server is down.
+    pub(super) fn show_by_working(&self, failures: u32, known: &Known<'_>) -> bool {
+        self.show(&self.working, failures, known)
     }
 
-    /// Whether the failures show that the server is down, and not only some clients: all known clients fail, or two that
-    /// are not known to fail by themselves. The two must be of different tenants, unless no other tenant is known, or only
-    /// such whose requests failed and that never succeeded. Known are clients that wait, and those that succeeded.
-    pub(super) fn affect_the_server(&self, known: &Known<'_>) -> bool {
-        let failing = &self.clients;
-        if known.clients().all(|client| failing.contains(client)) {
+    /// Whether this many failures show it, also of clients that were never seen to work.
+    pub(super) fn show_by_all(&self, failures: u32, known: &Known<'_>) -> bool {
+        self.show(&self.counting, failures, known)
+    }
+
+    /// Whether the failures show that the server is down, and not only some clients: all known clients fail, or two of
+    /// the tally. The two must be of different tenants, unless no other tenant is known, or only such whose requests failed
+    /// and that never succeeded. Known are clients that wait, and those that succeeded.
+    fn show(&self, tally: &Tally, failures: u32, known: &Known<'_>) -> bool {
+        if tally.failures < failures {
+            return false;
+        }
+        if tally.namespaces.len() >= 2 || known.clients().all(|client| self.clients.contains(client)) {
             return true;
         }
-        let counting: Vec<&Requester> = failing.iter().filter(|client| known.may_show_an_outage(client)).collect();
-        let tenants: HashSet<&str> = counting.iter().map(|client| &*client.namespace).collect();
-        if tenants.len() >= 2 {
-            return true;
-        }
-        let failed: HashSet<&str> = failing.iter().map(|client| &*client.namespace).collect();
         let is_affected = |client: &Requester| {
-            let namespace = &*client.namespace;
-            tenants.contains(namespace) || (failed.contains(namespace) && !known.succeeded.contains(client))
+            let namespace = &client.namespace;
+            let failed = self.namespaces.contains(namespace) && !known.succeeded.contains(client);
+            tally.namespaces.contains(namespace) || failed
         };
-        counting.len() >= 2 && known.clients().all(is_affected)
+        tally.clients >= 2 && known.clients().all(is_affected)
     }
 }
