@@ -48,7 +48,7 @@ const SPREAD: Duration = Duration::from_secs(5);
 const CONTINUES: Duration = Duration::from_secs(240);
 /// A list begins again after this many answers of HTTP 5xx to the request for one page, and in the end after this many
 /// where lists keep failing: each costs all pages before it too.
-const REFUSALS: (u32, u32) = (4, 32);
+const PAGE_FAILURES: (u32, u32) = (4, 32);
 
 type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
 
@@ -92,7 +92,7 @@ struct Continue {
     /// When its first page was accepted.
     began: Instant,
     /// How often the API server answered the request for this page with HTTP 5xx.
-    refusals: u32,
+    failures: u32,
     /// A page of this list failed while a watch could go on, and was requested again.
     has_waited: bool,
 }
@@ -127,7 +127,7 @@ pub struct Watch<K> {
     /// The last list failed while a watch went on.
     has_list_failed: bool,
     /// A list begins again after this many answers of HTTP 5xx to the request for one page.
-    refusals: u32,
+    page_failures: u32,
     /// A part of [`SPREAD`].
     spread: Duration,
 }
@@ -148,7 +148,7 @@ where
             state: State::first_page(None),
             list_interval: LIST_INTERVAL.0,
             has_list_failed: false,
-            refusals: REFUSALS.0,
+            page_failures: PAGE_FAILURES.0,
             received: VecDeque::new(),
             retry: RETRY.0,
             is_gone: false,

@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    CONTINUES, Continue, LIST_INTERVAL, PAGE_LIMIT, Page, REFUSALS, RETRY, State, Watch, answered, health::WatchError,
+    CONTINUES, Continue, LIST_INTERVAL, PAGE_FAILURES, PAGE_LIMIT, Page, RETRY, State, Watch, answered,
+    health::WatchError,
 };
 use crate::restores::is_lower;
 
@@ -54,12 +55,12 @@ where
             Some(token) => {
                 let (began, has_waited) =
                     page.next.map_or_else(|| (Instant::now(), false), |next| (next.began, next.has_waited));
-                State::Listing(Page { next: Some(Continue { token, began, refusals: 0, has_waited }), resume })
+                State::Listing(Page { next: Some(Continue { token, began, failures: 0, has_waited }), resume })
             }
             None => {
                 self.received.push_back(Event::InitDone);
                 (self.listed_at, self.reached) = (Some(Instant::now()), 0);
-                (self.has_list_failed, self.refusals) = (false, REFUSALS.0);
+                (self.has_list_failed, self.page_failures) = (false, PAGE_FAILURES.0);
                 State::Listed { version }
             }
         };
@@ -94,12 +95,12 @@ where
         if is_restored || error.ends_list() || next.began.elapsed() >= CONTINUES {
             return None;
         }
-        let refusals = next.refusals.saturating_add(u32::from(error.is_of_server()));
-        if refusals >= self.refusals {
-            self.refusals = (self.refusals * 2).min(REFUSALS.1);
+        let failures = next.failures.saturating_add(u32::from(error.is_of_server()));
+        if failures >= self.page_failures {
+            self.page_failures = (self.page_failures * 2).min(PAGE_FAILURES.1);
             return None;
         }
-        Some(Continue { refusals, ..next })
+        Some(Continue { failures, ..next })
     }
 
     /// A list failed: a watch that works goes on without it. Lists may fail for long where watches do not, such as for one
