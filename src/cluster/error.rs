@@ -11,10 +11,13 @@ pub const DEADLINE: Duration = Duration::from_secs(8);
 /// What the API server answers where a group has no such kind of object.
 const NO_SUCH_KIND: &str = "the server could not find the requested resource";
 
+/// What it says of an object that was deleted and created again (`storage.Preconditions.Check`).
+const OTHER_UID: &str = "Precondition failed: UID in precondition";
+
 /// How a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// 404.
+    /// 404, or 409 where the object of this name has another UID than the one that is meant.
     #[error("not found")]
     NotFound,
     /// 404: the API server serves no such kind of object.
@@ -74,6 +77,7 @@ impl From<kube::Error> for CallError {
         match status.code {
             404 if !is_denied(&said) && is_not_served(&status) => Self::NotServed,
             404 if !is_denied(&said) => Self::NotFound,
+            409 if !is_denied(&said) && status.message.contains(OTHER_UID) => Self::NotFound,
             409 if !is_denied(&said) && status.reason == "AlreadyExists" => Self::AlreadyExists,
             409 if !is_denied(&said) => Self::Conflict,
             401 | 403 => Self::Forbidden(said),
@@ -118,6 +122,21 @@ impl CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn object_with_another_uid_is_not_the_one_that_is_meant_and_one_that_changed_is() {
+        let because = |text: &str| {
+            let message = format!("Operation cannot be fulfilled on secrets \"web\": {text}");
+            let status = kube::core::Status { code: 409, message, reason: "Conflict".to_owned(), ..Default::default() };
+            CallError::from(kube::Error::Api(Box::new(status)))
+        };
+        let other = "StorageError: invalid object, Code: 4, Key: /registry/secrets/team/web, ResourceVersion: 0, \
+                     AdditionalErrorMsg: Precondition failed: UID in precondition: a, UID in object meta: b";
+        assert_eq!(because(other), CallError::NotFound);
+        assert_eq!(because("the object has been modified"), CallError::Conflict);
+        let denied = format!("admission webhook \"a.example.com\" denied the request: {other}");
+        assert_ne!(because(&denied), CallError::NotFound);
+    }
 
     #[test]
     fn what_admission_says_is_quoted_without_what_may_be_a_value_whatever_its_status_is() {

@@ -113,7 +113,8 @@ pub fn observe(
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
             has_data_read_failed: retry_state.has_data_read_failed(),
             has_failed_for_client: retry_state.has_failed_for_client(),
-            is_gone: retry_state.is_gone(references.version()),
+            // that depends on the monotonic clock
+            is_gone: false,
         },
         retry_key,
         is_admitted: *is_admitted,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::credential::CredentialStatus;
 use itwin_core::{
     action::IssueReason,
     backoff,
+    events::Said,
     failure::Failure,
     object::ObjectKey,
     observed::ObservedState,
@@ -61,9 +61,9 @@ pub(super) struct Reconciler<'a> {
     pub(super) restarted: Restarted,
     /// The status while a call is in flight.
     pub(super) interim: Arc<Interim>,
-    /// The status from before the first one that was written while a call was in flight: an event is published for a
+    /// What events said before the first status that was written while a call was in flight: an event is published for a
     /// transition from it.
-    pub(super) before_interim: Option<Box<CredentialStatus>>,
+    pub(super) before_interim: Option<Said>,
     /// Whether a token request keeps its place in the queue although this reconcile did not get to it.
     pub(super) keeps_place: bool,
     /// When something is due, as the report found before it wrote the status.
@@ -114,6 +114,7 @@ impl Reconciler<'_> {
             Known::Unknown | Known::Absent => None,
         });
         let mut observed = observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, now);
+        observed.history.is_gone = self.is_gone();
         observed.restart = self.observe_restarts(&observed);
         observed
     }
@@ -146,7 +147,8 @@ impl Reconciler<'_> {
     pub(super) fn note_interim(&mut self, written: Written) {
         if let Some((version, status)) = written.last {
             if self.before_interim.is_none() {
-                self.before_interim = Some(Box::new(self.previous_status().into_owned()));
+                let said = Said::from(&*self.previous_status());
+                self.before_interim = Some(said);
             }
             self.retry_state.status_written(version, status, self.context.clock.now());
         }

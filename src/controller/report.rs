@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{credential::CredentialStatus, secret_keys, time};
 use itwin_core::{
     client_expiry::ClientExpiry,
-    events::{self, EventReason, Outcome, Transition},
+    events::{self, EventReason, Outcome, Said, Transition},
     last_held::LastHeld,
     messages,
     object::ObjectKey,
@@ -86,17 +86,18 @@ impl Reconciler<'_> {
         let outcome = self.outcome_of_attempt();
         // whether it is still gone is found out by a write of the status, which is the only call that shows it
         let is_gone = self.is_gone() && deletion.is_none();
-        let is_shown = status == *previous || self.retry_state.is_stored_otherwise(&status, self.references.version());
+        let version = self.references.version();
+        let is_shown = status == *previous || self.retry_state.is_stored_otherwise(&status, version, now);
         let is_same = !is_gone && (is_shown || (older_than_known && outcome.is_none()));
         // another writer answers each status that is written
         let put_off = if is_same || is_gone { None } else { self.retry_state.rewrite_waits(&status, now) };
         let is_reported = is_same || put_off.is_some();
         // the object may not have what events said already
-        let before = self.retry_state.unwritten_status().or(self.before_interim.as_deref());
-        let is_news = !is_reported || before.is_some();
-        let before = before.unwrap_or(&previous);
-        let transition = outcome.and_then(|outcome| events::transition(before, &outcome, &self.references.target.name));
-        let about_lifetime = events::about_lifetime(before, &status).filter(|_| is_news);
+        let said = self.retry_state.said().or(self.before_interim.as_ref()).cloned();
+        let is_news = !is_reported || said.is_some();
+        let said = said.unwrap_or_else(|| Said::from(&*previous));
+        let transition = outcome.and_then(|outcome| events::transition(&said, &outcome, &self.references.target.name));
+        let about_lifetime = events::about_lifetime(&said, &status).filter(|_| is_news);
         drop(previous);
         let wait = wait.into_iter().chain(put_off).min();
         self.await_labels();
@@ -145,7 +146,8 @@ impl Reconciler<'_> {
         let until_notice = client_expiry.and_then(|expiry| expiry.next_change(now)).map(|at| at - now);
         // one that is due and did not happen waits for something else
         let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
-        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check];
+        let until_write = self.retry_state.stored_otherwise_until().filter(|at| *at > now).map(|at| at - now);
+        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, until_write];
         until_report.into_iter().chain([wait, until_read]).flatten().fold(again, TimeDelta::min)
     }
 
@@ -225,11 +227,11 @@ impl Reconciler<'_> {
         match written {
             Ok(written) if written == version => {
                 self.retry_state.status_written(written, status.clone(), self.context.clock.now());
-                self.retry_state.status_changed_nothing(written, &status);
+                self.retry_state.status_changed_nothing(written, &status, self.context.clock.now());
             }
             Ok(written) => self.retry_state.status_written(written, status, self.context.clock.now()),
             Err(error) => {
-                self.retry_state.status_unwritten(status);
+                self.retry_state.status_unwritten(&status);
                 return Err(error);
             }
         }
@@ -238,16 +240,18 @@ impl Reconciler<'_> {
 
     /// Notes what the end of a write of the status shows: whether the object is there.
     fn note_existence(&mut self, error: Option<&CallError>) {
+        let now = self.context.clock.monotonic().into_std();
         match error {
-            Some(CallError::NotFound | CallError::NotServed) => self.retry_state.not_found(self.references.version()),
-            Some(CallError::Unavailable(..) | CallError::Timeout | CallError::Transport | CallError::NotLeading) => {}
-            _ => self.retry_state.found(),
+            Some(CallError::NotFound) => self.retry_state.not_found(self.references.version(), now),
+            None | Some(CallError::Conflict) => self.retry_state.found(),
+            // these are said, or happen, whether it is there or not
+            Some(_) => {}
         }
     }
 
-    /// Whether the API server says that there is no such credential, and no watch has shown it since.
+    /// Whether the API server lately said that there is no such credential, and no watch has shown it since.
     pub(super) fn is_gone(&self) -> bool {
-        self.retry_state.is_gone(self.references.version())
+        self.retry_state.is_gone(self.references.version(), self.context.clock.monotonic().into_std())
     }
 
     /// The resourceVersion that the object has as far as is known.

@@ -88,8 +88,8 @@ pub(super) struct StatusWrite<'a> {
 /// sees only what is sent, may need the rest of the object.
 ///
 /// # Errors
-/// [`CallError::Conflict`] also where the object is another one, is that of a restored cluster, or has conditions of
-/// others that may have changed. The next reconcile then knows more.
+/// [`CallError::NotFound`] also where the object of this name is another one. [`CallError::Conflict`] also where it is that
+/// of a restored cluster, or has conditions of others that may have changed. The next reconcile then knows more.
 pub(super) async fn write_status(cluster: &Cluster, write: StatusWrite<'_>) -> Result<u64, CallError> {
     let deadline = Instant::now() + DEADLINE;
     match replace_status(cluster, deadline, &write).await? {
@@ -152,6 +152,7 @@ async fn current_version(
         cluster.client.request::<Found>(request).await
     };
     match cluster.call_until(deadline.min(Instant::now() + FIND_DEADLINE), Step::FindCredential, list).await {
+        Ok(found) if !found.has(uid) => Err(CallError::NotFound),
         Ok(found) => found.version_for(uid, status).map(Some).ok_or(CallError::Conflict),
         Err(error) => {
             let result = error.label();
@@ -296,6 +297,11 @@ struct FoundCondition {
 }
 
 impl Found {
+    /// Whether the object with this UID is among them.
+    fn has(&self, uid: &str) -> bool {
+        self.items.iter().any(|object| object.metadata.uid.as_deref() == Some(uid))
+    }
+
     /// The version of the object with this UID, if a status without conditions of others may be written to it.
     fn version_for(self, uid: &str, status: &CredentialStatus) -> Option<String> {
         let object = self.items.into_iter().find(|object| object.metadata.uid.as_deref() == Some(uid))?;

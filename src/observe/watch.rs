@@ -46,6 +46,9 @@ const SPREAD: Duration = Duration::from_secs(5);
 /// A list goes on after a page that failed, unless it began longer ago: the API server forgets it after 5 to 10 minutes, and
 /// may not say so.
 const CONTINUES: Duration = Duration::from_secs(240);
+/// A list begins again after this many answers of HTTP 5xx to the request for one page, and in the end after this many
+/// where lists keep failing: each costs all pages before it too.
+const PAGE_FAILURES: (u32, u32) = (4, 32);
 
 type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
 
@@ -88,8 +91,10 @@ struct Continue {
     token: String,
     /// When its first page was accepted.
     began: Instant,
-    /// How often the page of this token failed.
+    /// How often the API server answered the request for this page with HTTP 5xx.
     failures: u32,
+    /// A page of this list failed while a watch could go on, and was requested again.
+    has_waited: bool,
 }
 
 /// The events of one resource, in one namespace or all.
@@ -119,6 +124,10 @@ pub struct Watch<K> {
     list_at: Option<Instant>,
     /// A list is made again at most this often: watches that keep failing must not cost a list each.
     list_interval: Duration,
+    /// The last list failed while a watch went on.
+    has_list_failed: bool,
+    /// A list begins again after this many answers of HTTP 5xx to the request for one page.
+    page_failures: u32,
     /// A part of [`SPREAD`].
     spread: Duration,
 }
@@ -138,6 +147,8 @@ where
             health,
             state: State::first_page(None),
             list_interval: LIST_INTERVAL.0,
+            has_list_failed: false,
+            page_failures: PAGE_FAILURES.0,
             received: VecDeque::new(),
             retry: RETRY.0,
             is_gone: false,

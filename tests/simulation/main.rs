@@ -196,6 +196,11 @@ fn credential_that_is_deleted_while_it_cannot_be_watched_costs_no_tokens() {
 }
 
 #[test]
+fn credential_that_is_there_keeps_its_token_although_statuses_are_answered_not_found() {
+    in_paused_time(gone::play_wrong());
+}
+
+#[test]
 fn first_token_and_each_renewal_read_the_client_secret_once_from_the_cache() {
     in_paused_time(cheap::play());
 }

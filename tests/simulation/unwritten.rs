@@ -1,7 +1,13 @@
 //! Statuses that the API server refuses, or stores without a part: events are published once, and nothing is written in
 //! vain.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use simulated_api::{
@@ -80,13 +86,15 @@ pub async fn play_unanswered() {
 /// Plays a CRD of an earlier release, which knows a field of the status not yet; what must hold is asserted.
 pub async fn play_pruned() {
     let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
-    let prune = |_: &Call, new: &mut Value, _: Option<&Value>| {
-        if let Some(status) = new["status"].as_object_mut() {
+    let is_upgraded = Arc::new(AtomicBool::new(false));
+    let is_known = is_upgraded.clone();
+    let prune = move |_: &Call, new: &mut Value, _: Option<&Value>| {
+        if let Some(status) = new["status"].as_object_mut().filter(|_| !is_known.load(Ordering::SeqCst)) {
             status.remove("secretName");
         }
         Ok(())
     };
-    cluster.api.admit(statuses(), std::sync::Arc::new(prune));
+    cluster.api.admit(statuses(), Arc::new(prune));
     cluster.start();
     cluster.create_credential(AUTHORITY);
     cluster.pass(MINUTE).await;
@@ -106,4 +114,11 @@ pub async fn play_pruned() {
     cluster.api.as_user("kubectl").patch(CREDENTIALS, "alpha", "agent-0", &patch).expect("it is there");
     cluster.pass(MINUTE / 6).await;
     assert_eq!(writes(&cluster), before + 1, "another version of the object may be one of another schema");
+
+    is_upgraded.store(true, Ordering::SeqCst);
+    // a token of 20 minutes is not renewed yet
+    cluster.pass(MINUTE * 10 + MINUTE / 6).await;
+    assert_eq!(cluster.servers.asked().len(), 1);
+    let credential = cluster.api.as_user("test").get(CREDENTIALS, "alpha", "agent-0").expect("it is there");
+    assert_eq!(credential["status"]["secretName"], "agent-0", "the status is completed: {credential}");
 }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What is gone is not looked for sooner than this, by a write of its status: garbage collection deletes each Secret that is
-/// written for it, and the next one would cost a token each time.
+/// created for it, and the next one would cost a token each time.
 const LOOKS_AGAIN: TimeDelta = TimeDelta::minutes(1);
 
 /// The next step for one credential.
@@ -34,7 +34,9 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
     if observed.suspend {
         return suspended(observed);
     }
-    if observed.history.is_gone {
+    // a Secret that is there is kept in order: what was said of its credential may be wrong, and costs no more than before
+    let is_without_secret = matches!(observed.target, Target::Absent | Target::Presumed | Target::Adoptable(_));
+    if observed.history.is_gone && is_without_secret {
         return Action::AwaitBackoff { until: now + LOOKS_AGAIN };
     }
     match &observed.target {

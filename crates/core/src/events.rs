@@ -96,15 +96,49 @@ impl Transition {
     }
 }
 
-/// The event that an attempt is worth, seen from the status before it. A renewal that went well is worth none, nor is
+/// What events said up to a status, as far as the next ones depend on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// There was a token.
+    had_token: bool,
+    /// The last renewal went well.
+    is_renewed: bool,
+    /// An attempt failed, and none succeeded since.
+    has_failed: bool,
+    /// The reason of the last failure.
+    failure: Option<Box<str>>,
+    /// The reason of `Ready` where it says that tokens are too short.
+    lifetime: Option<Box<str>>,
+}
+
+impl From<&CredentialStatus> for Said {
+    fn from(status: &CredentialStatus) -> Self {
+        let is_renewed = holds(&status.conditions, RENEWED);
+        Self {
+            // for a moment after the Secret was deleted or changed the status may show no token
+            had_token: status.issued_at.is_some() || is_renewed,
+            is_renewed,
+            // a watch that fails, and what others do to the Secret, are reported too, and fail no attempt
+            has_failed: status.last_failure.is_some() && status.consecutive_failures > 0,
+            failure: status.last_failure.as_ref().map(|last| last.reason.as_str().into()),
+            lifetime: ready_about_lifetime(status).map(|ready| ready.reason.as_str().into()),
+        }
+    }
+}
+
+/// `Ready`, where it says that tokens are too short for what the spec asks for.
+fn ready_about_lifetime(status: &CredentialStatus) -> Option<&Condition> {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == READY)?;
+    let is_about = ready.reason == Reason::LifetimeTooShort.as_str() || ready.message.contains(RENEWED_LATER);
+    is_about.then_some(ready)
+}
+
+/// The event that an attempt is worth, seen from what was said before it. A renewal that went well is worth none, nor is
 /// a failure like the one before.
 #[must_use]
-pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &str) -> Option<Transition> {
+pub fn transition(said: &Said, outcome: &Outcome<'_>, secret: &str) -> Option<Transition> {
     let normal = |reason, note| Some(Transition::normal(reason, note));
-    // for a moment after the Secret was deleted or changed the status may show no token
-    let had_token = previous.issued_at.is_some() || holds(&previous.conditions, RENEWED);
-    // a watch that fails, and what others do to the Secret, are reported too, and fail no attempt
-    let has_failed = previous.last_failure.is_some() && previous.consecutive_failures > 0;
+    let (had_token, has_failed) = (said.had_token, said.has_failed);
     match outcome {
         Outcome::Written(_) if had_token && has_failed => {
             normal(EventReason::Recovered, format!("a token was issued again and written into Secret {secret}"))
@@ -118,10 +152,10 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
             normal(EventReason::Issued, format!("a verified token was written into Secret {secret}"))
         }
         Outcome::Failed(failure) => {
-            let is_same = previous.last_failure.as_ref().is_some_and(|last| last.reason == failure.reason.as_str());
+            let is_same = said.failure.as_deref() == Some(failure.reason.as_str());
             // that Secrets are not watched has the reason of a read that fails
             let is_reported = is_same && (has_failed || failure.reason != Reason::SecretReadFailed);
-            if is_reported && !holds(&previous.conditions, RENEWED) {
+            if is_reported && !said.is_renewed {
                 return None;
             }
             let reason = if failure.reason == Reason::SecretNotOwned {
@@ -134,19 +168,13 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
     }
 }
 
-/// The event that a status is worth which says of the issued tokens, unlike the one before it, that they are too short
-/// for what the spec asks for.
+/// The event that a status is worth which says of the issued tokens, as was not said before, that they are too short for
+/// what the spec asks for.
 #[must_use]
-pub fn about_lifetime(previous: &CredentialStatus, status: &CredentialStatus) -> Option<Transition> {
-    let is_about = |condition: &Condition| {
-        condition.reason == Reason::LifetimeTooShort.as_str() || condition.message.contains(RENEWED_LATER)
-    };
-    let ready = |status: &CredentialStatus| {
-        status.conditions.iter().find(|condition| condition.type_ == READY).filter(|ready| is_about(ready)).cloned()
-    };
-    let now = ready(status)?;
-    let was_reported = ready(previous).is_some_and(|before| before.reason == now.reason);
-    (!was_reported).then(|| Transition::warning(EventReason::LifetimeTooShort, now.message))
+pub fn about_lifetime(said: &Said, status: &CredentialStatus) -> Option<Transition> {
+    let ready = ready_about_lifetime(status)?;
+    let was_reported = said.lifetime.as_deref() == Some(ready.reason.as_str());
+    (!was_reported).then(|| Transition::warning(EventReason::LifetimeTooShort, ready.message.clone()))
 }
 
 #[cfg(test)]
@@ -173,7 +201,7 @@ mod tests {
     }
 
     fn reason(previous: &CredentialStatus, outcome: &Outcome<'_>) -> Option<&'static str> {
-        transition(previous, outcome, "token").map(|transition| transition.reason.as_str())
+        transition(&Said::from(previous), outcome, "token").map(|transition| transition.reason.as_str())
     }
 
     #[test]
@@ -233,7 +261,7 @@ mod tests {
             (&too_short, &self::status_with_other_message(&too_short), None),
             (&too_short, &valid, None),
         ] {
-            let event = about_lifetime(previous, status);
+            let event = about_lifetime(&Said::from(previous), status);
             assert!(event.iter().all(|event| event.warning));
             assert_eq!(event.map(|event| event.reason.as_str()), expected, "{previous:?} {status:?}");
         }

@@ -12,7 +12,7 @@ mod tokens;
 mod trust;
 mod unwatched;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
@@ -31,6 +31,7 @@ use self::{
 use crate::{
     client_expiry::Expires,
     conflict::Reverts,
+    events::Said,
     failure::Failure,
     fingerprint,
     last_held::LastHeld,
@@ -106,8 +107,8 @@ pub struct RetryState {
     was_suspended: bool,
     /// Consecutive writes of the status that failed.
     api_failures: u32,
-    /// The last status, if its write failed: events were published up to it, whatever the object has.
-    unwritten_status: Option<Box<CredentialStatus>>,
+    /// What events said up to the last status, if its write failed, whatever the object has.
+    said: Option<Box<Said>>,
     client_expiry: ClientExpiry,
     /// When time changes `Ready` of the status that was reported last.
     ready_changes_at: Option<DateTime<Utc>>,
@@ -233,10 +234,12 @@ struct WrittenStatus {
     rewritten_at: Option<DateTime<Utc>>,
     /// A write began after that, and it is not known whether it was made.
     is_uncertain: bool,
-    /// The API server had no such object when the last one was to be written, of which watches showed this resourceVersion.
-    gone_at: Option<u64>,
-    /// A write that changed nothing: the resourceVersion of the object, and the digest of the operator's own part.
-    without_effect: Option<(u64, u32)>,
+    /// The API server had no such object when the last one was to be written, of which watches showed this resourceVersion,
+    /// and when it said so last.
+    gone_at: Option<(u64, Instant)>,
+    /// A write that changed nothing: the resourceVersion of the object, the digest of the operator's own part, and when it
+    /// was made.
+    without_effect: Option<(u64, u32, DateTime<Utc>)>,
 }
 
 impl RetryState {
@@ -312,7 +315,7 @@ impl RetryState {
             better_token,
             was_suspended: false,
             api_failures: 0,
-            unwritten_status: None,
+            said: None,
             client_expiry: ClientExpiry::recall(credential, previous),
             ready_changes_at: None,
             metadata_read: None,

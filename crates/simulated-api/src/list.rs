@@ -62,7 +62,8 @@ pub fn is_reached(state: &State, call: &Call, now: Instant) -> bool {
 /// Reads one page of a collection.
 ///
 /// # Errors
-/// As the API server answers: 410 where the version was compacted away, 504 where it has not been reached.
+/// As the API server answers: 410 where the version was compacted away, 504 where it has not been reached, also that of a
+/// continue token, as after a restore.
 pub fn list(state: &State, call: &Call) -> Result<Value, Failure> {
     if call.form == Form::Partial {
         let message = "you requested PartialObjectMetadata, but the requested object is a list";
@@ -155,7 +156,11 @@ impl<'a> Page<'a> {
         let continues = call.parameter("continue");
         if !continues.is_empty() {
             let (version, start) = parsed(continues)?;
-            let found = if version == ANY_VERSION { Some(now()) } else { at(version.unsigned_abs()) };
+            let found = match version.unsigned_abs() {
+                _ if version == ANY_VERSION => Some(now()),
+                asked if asked > current => return Err(Failure::too_large_version(asked, current)),
+                asked => at(asked),
+            };
             let (objects, revision) = found.ok_or_else(|| expired(&start))?;
             return Ok(Self { objects, revision, start: Some(start), limit });
         }

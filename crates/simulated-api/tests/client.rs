@@ -452,5 +452,11 @@ async fn list_of_a_compacted_version_goes_on_with_the_token_of_the_failure() -> 
     assert_eq!(code, 410);
     let (_, inconsistent) = list(&token(&expired)).await?;
     assert_eq!(inconsistent["items"][0]["metadata"]["name"], "c");
+    let backup = server.revision();
+    user.create(&secret("d", "1")).unwrap();
+    let (_, page) = list("").await?;
+    assert!(server.restore(backup));
+    let (code, _) = list(&token(&page)).await?;
+    assert_eq!(code, 504, "its revision is yet to come");
     Ok(())
 }

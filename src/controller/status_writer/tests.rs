@@ -91,7 +91,7 @@ async fn status_of_an_object_that_changes_all_the_time_is_patched_and_that_of_an
     assert_eq!((result, calls.join(" ").as_str()), (Ok(9), "PUT GET PUT GET PATCH"));
     for items in [json!([object("other")]), json!([])] {
         let (result, calls) = written(Some((200, json!({"items": items}))), &status, Some("5")).await;
-        assert_eq!((result, calls.join(" ").as_str()), (Err(CallError::Conflict), "PUT GET"));
+        assert_eq!((result, calls.join(" ").as_str()), (Err(CallError::NotFound), "PUT GET"));
     }
     status.conditions.push(Condition {
         type_: "Audited".to_owned(),

@@ -67,6 +67,12 @@ impl WatchError {
         matches!(self, Self::Status { code: GONE | BAD_REQUEST, .. })
     }
 
+    /// The API server said that it cannot answer. Of a page of a list, only a new list may show what is there by now: the
+    /// one under way is of a state that cannot be read, or that is not reached again after a restore.
+    pub(super) fn is_of_server(&self) -> bool {
+        matches!(self, Self::Status { code: 500.., .. })
+    }
+
     /// How long the API server asks to wait.
     pub(super) fn asked_wait(&self) -> Duration {
         match self {

@@ -9,9 +9,12 @@ use kube::{
     runtime::watcher::Event,
 };
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::{CONTINUES, Continue, LIST_INTERVAL, PAGE_LIMIT, Page, RETRY, State, Watch, answered, health::WatchError};
+use super::{
+    CONTINUES, Continue, LIST_INTERVAL, PAGE_FAILURES, PAGE_LIMIT, Page, RETRY, State, Watch, answered,
+    health::WatchError,
+};
 use crate::restores::is_lower;
 
 impl<K> Watch<K>
@@ -30,7 +33,7 @@ where
         let params = ListParams { limit: Some(PAGE_LIMIT), continue_token, ..ListParams::default() };
         let (version, list) = match self.request_list(&params, self.pages.saturating_add(1)).await {
             Ok(answer) => answer,
-            Err(error) => return self.page_failed(page, error),
+            Err(error) => return self.page_failed(page, error).await,
         };
         self.pages = self.pages.saturating_add(1);
         let mut resume = page.resume;
@@ -50,12 +53,14 @@ where
         self.state = match list.metadata.continue_.filter(|token| !token.is_empty()) {
             // those who receive the list wait for its end
             Some(token) => {
-                let began = page.next.map_or_else(Instant::now, |next| next.began);
-                State::Listing(Page { next: Some(Continue { token, began, failures: 0 }), resume })
+                let (began, has_waited) =
+                    page.next.map_or_else(|| (Instant::now(), false), |next| (next.began, next.has_waited));
+                State::Listing(Page { next: Some(Continue { token, began, failures: 0, has_waited }), resume })
             }
             None => {
                 self.received.push_back(Event::InitDone);
                 (self.listed_at, self.reached) = (Some(Instant::now()), 0);
+                (self.has_list_failed, self.page_failures) = (false, PAGE_FAILURES.0);
                 State::Listed { version }
             }
         };
@@ -63,22 +68,39 @@ where
     }
 
     /// A page failed. It alone is requested again, as long as the list can go on: one that begins again costs all pages before
-    /// it too. A watch that could go on waits for that only once, and not for long.
-    fn page_failed(&mut self, page: Page, error: WatchError) -> Result<(), WatchError> {
+    /// it too. A watch that could go on waits for that only once for each list, and not for long.
+    async fn page_failed(&mut self, page: Page, error: WatchError) -> Result<(), WatchError> {
         let Page { next, resume } = page;
-        let next = next.filter(|next| next.began.elapsed() < CONTINUES && !error.ends_list());
+        let next = next.and_then(|next| self.page_again(next, &error));
         self.state = match (next, resume) {
-            (Some(next), resume) if resume.is_none() || (next.failures == 0 && error.may_end_within(RETRY.1)) => {
-                let failures = next.failures.saturating_add(1);
-                State::Listing(Page { next: Some(Continue { failures, ..next }), resume })
+            (Some(next), None) => State::Listing(Page { next: Some(next), resume: None }),
+            (Some(next), resume) if !next.has_waited && error.may_end_within(RETRY.1) => {
+                State::Listing(Page { next: Some(Continue { has_waited: true, ..next }), resume })
             }
             (_, Some(version)) => {
                 self.list_failed(version, &error);
+                // the watch is requested no sooner than the API server asks for, but what changes is not missed for long
+                sleep(error.asked_wait().min(RETRY.1)).await;
                 return Ok(());
             }
             (_, None) => State::first_page(None),
         };
         Err(error)
+    }
+
+    /// How the list goes on to the page that failed, if it can: not after a restore, and not for long where the API server
+    /// cannot answer.
+    fn page_again(&mut self, next: Continue, error: &WatchError) -> Option<Continue> {
+        let is_restored = matches!(self.incarnation.has_changed(), Ok(true));
+        if is_restored || error.ends_list() || next.began.elapsed() >= CONTINUES {
+            return None;
+        }
+        let failures = next.failures.saturating_add(u32::from(error.is_of_server()));
+        if failures >= self.page_failures {
+            self.page_failures = (self.page_failures * 2).min(PAGE_FAILURES.1);
+            return None;
+        }
+        Some(Continue { failures, ..next })
     }
 
     /// A list failed: a watch that works goes on without it. Lists may fail for long where watches do not, such as for one
@@ -90,6 +112,8 @@ where
         // a watch that fails too does not make it sooner
         (self.listed_at, self.list_at) = (Some(Instant::now()), None);
         self.list_within(self.list_interval);
+        // the next one may fail too, and costs all pages up to there
+        (self.list_interval, self.has_list_failed) = ((self.list_interval * 2).min(LIST_INTERVAL.1), true);
     }
 
     /// Everything is listed now, unless that is under way.

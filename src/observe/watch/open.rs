@@ -178,7 +178,10 @@ where
         if self.restores.is_behind(self.resource) {
             return Ok(());
         }
-        self.list_interval = LIST_INTERVAL.0;
+        // a watch that works makes lists that fail no cheaper
+        if !self.has_list_failed {
+            self.list_interval = LIST_INTERVAL.0;
+        }
         self.state = State::Listed { version };
         if shown_at.is_some_and(|at| at.elapsed() < LAST_BOOKMARK) {
             return Ok(());

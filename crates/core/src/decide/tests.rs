@@ -86,13 +86,25 @@ fn valid_token_is_kept_without_reading_anything() {
 }
 
 #[test]
-fn nothing_is_requested_nor_written_for_a_credential_that_is_gone() {
-    for target in [Target::Absent, Target::Presumed, Target::Unread { last: None }, Target::Ours(held())] {
+fn no_secret_is_created_for_a_credential_that_is_gone() {
+    for target in [Target::Absent, Target::Presumed, Target::Adoptable(Form::Writable)] {
         let observed = settled().with(|observed| observed.target = target).with(|observed| {
             observed.history.is_gone = true;
             observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
         });
         assert_eq!(decide(&observed, at(1)), Action::AwaitBackoff { until: at(61) });
+    }
+}
+
+#[test]
+fn secret_that_is_there_is_kept_in_order_whatever_is_said_of_its_credential() {
+    for target in [Target::Unread { last: None }, Target::Ours(held())] {
+        for second in [1, 3500, 3601] {
+            let observed = settled().with(|observed| observed.target = target.clone());
+            let expected = decide(&observed, at(second));
+            let observed = observed.with(|observed| observed.history.is_gone = true);
+            assert_eq!(decide(&observed, at(second)), expected);
+        }
     }
 }
 

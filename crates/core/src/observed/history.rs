@@ -34,7 +34,7 @@ pub struct History {
     pub is_check_due: bool,
     /// The last read of the data failed.
     pub has_data_read_failed: bool,
-    /// The API server says that there is no such credential, though watches still show it.
+    /// The API server lately said that there is no such credential, though watches still show it.
     pub is_gone: bool,
     /// The last attempt failed because the client Secret is missing or of no use.
     pub has_failed_for_client: bool,

@@ -1,14 +1,23 @@
 //! The object itself, and calls to the Kubernetes API.
 
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{conditions::Reason, credential::CredentialStatus, digest, time};
 
 use super::{LongRenewal, RetryState, WrittenStatus};
-use crate::{backoff, status};
+use crate::{backoff, events::Said, status};
 
 /// A status that another writer replaced is written again immediately, but no sooner than this after the last time: two
 /// operators, each of which remembers failures of its own, would answer each other's statuses as fast as watches show them.
 const REWRITE_AGAIN: TimeDelta = TimeDelta::seconds(30);
+
+/// A status that the API server stores without a part is not written again for so long: its CRD may be upgraded.
+const STORED_OTHERWISE: TimeDelta = TimeDelta::minutes(9);
+
+/// That there is no such object counts for this long: it is looked for more often, and what is answered otherwise is no
+/// proof.
+const GONE: Duration = Duration::from_secs(120);
 
 /// The object itself.
 impl RetryState {
@@ -40,36 +49,46 @@ impl RetryState {
 
     /// The write of this status, which the object did not have as far as was known, left the object at this resourceVersion:
     /// the API server stores it in another way, such as without a field that the CRD does not know.
-    pub fn status_changed_nothing(&mut self, version: u64, status: &CredentialStatus) {
-        self.status.without_effect = Some((version, own_part(status)));
+    pub fn status_changed_nothing(&mut self, version: u64, status: &CredentialStatus, now: DateTime<Utc>) {
+        self.status.without_effect = Some((version, own_part(status), now));
     }
 
-    /// Whether a write of this status to the object at this resourceVersion changed nothing.
+    /// Whether a write of this status to the object at this resourceVersion changed nothing lately.
     #[must_use]
-    pub fn is_stored_otherwise(&self, status: &CredentialStatus, version: u64) -> bool {
-        self.status.without_effect.is_some_and(|(at, own)| at == version && own == own_part(status))
+    pub fn is_stored_otherwise(&self, status: &CredentialStatus, version: u64, now: DateTime<Utc>) -> bool {
+        self.status.without_effect.is_some_and(|(at, own, written_at)| {
+            // a time to come was read from a clock that was ahead
+            let is_recent = (TimeDelta::zero()..STORED_OTHERWISE).contains(&(now - written_at));
+            is_recent && at == version && own == own_part(status)
+        })
+    }
+
+    /// When a status that the API server stores without a part is written again.
+    #[must_use]
+    pub fn stored_otherwise_until(&self) -> Option<DateTime<Utc>> {
+        self.status.without_effect.map(|(_, _, written_at)| written_at + STORED_OTHERWISE)
     }
 
     /// This status could not be written, or may not have been. Events say what is new in it already.
-    pub fn status_unwritten(&mut self, status: CredentialStatus) {
-        self.unwritten_status = Some(Box::new(status));
+    pub fn status_unwritten(&mut self, status: &CredentialStatus) {
+        self.said = Some(Box::new(status.into()));
     }
 
     /// The object has the last status.
     pub fn status_shown(&mut self) {
-        self.unwritten_status = None;
+        self.said = None;
     }
 
-    /// The last status, if its write failed: what it says is no news, also where the object does not have it.
+    /// What events said up to the last status, if its write failed: it is no news, also where the object does not have it.
     #[must_use]
-    pub fn unwritten_status(&self) -> Option<&CredentialStatus> {
-        self.unwritten_status.as_deref()
+    pub fn said(&self) -> Option<&Said> {
+        self.said.as_deref()
     }
 
     /// No status could be written, since the API server has no such object; watches show it at this resourceVersion. It may
     /// be gone without that watches can show it, and an API server may say so for a moment of what is there.
-    pub fn not_found(&mut self, version: u64) {
-        self.status.gone_at = Some(version);
+    pub fn not_found(&mut self, version: u64, now: Instant) {
+        self.status.gone_at = Some((version, now));
     }
 
     /// The API server has the object.
@@ -77,10 +96,10 @@ impl RetryState {
         self.status.gone_at = None;
     }
 
-    /// Whether the API server has no such object, and watches show no other version of it than this.
+    /// Whether the API server lately said that it has no such object, and watches show no other version of it than this.
     #[must_use]
-    pub fn is_gone(&self, version: u64) -> bool {
-        self.status.gone_at == Some(version)
+    pub fn is_gone(&self, version: u64, now: Instant) -> bool {
+        self.status.gone_at.is_some_and(|(of, at)| of == version && now.saturating_duration_since(at) < GONE)
     }
 
     /// How long not to write this status, which the object does not have: it is the one that was written last, another

@@ -5,6 +5,8 @@ mod failures;
 mod recalled;
 mod trust;
 
+use std::time::Duration;
+
 use itwin_api::conditions::Reason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
@@ -221,28 +223,40 @@ fn status_counts_until_the_watch_brings_it_and_an_older_object_is_noticed() {
 }
 
 #[test]
-fn status_whose_write_failed_is_remembered_until_the_object_has_the_last_one() {
+fn what_events_said_of_a_status_whose_write_failed_is_remembered_until_the_object_has_the_last_one() {
     let mut state = new();
-    assert!(state.unwritten_status().is_none());
-    let status = CredentialStatus { consecutive_failures: 3, ..CredentialStatus::default() };
-    state.status_unwritten(status.clone());
+    assert!(state.said().is_none());
+    let status = CredentialStatus { issued_at: Some("2026-01-01T00:00:00Z".into()), ..CredentialStatus::default() };
+    state.status_unwritten(&status);
     state.status_written(7, CredentialStatus::default(), at(0));
-    assert_eq!(state.unwritten_status(), Some(&status), "one that is written in between may say less");
+    let said = Said::from(&status);
+    assert!(state.said() == Some(&said) && said != Said::default(), "one that is written in between may say less");
     state.status_shown();
-    assert!(state.unwritten_status().is_none());
+    assert!(state.said().is_none());
 }
 
 #[test]
 fn object_is_gone_until_a_status_is_written_or_a_watch_shows_another_version() {
     let mut state = new();
-    assert!(!state.is_gone(7));
-    state.not_found(7);
-    assert!(state.is_gone(7) && !state.is_gone(8));
+    let now = Instant::now();
+    assert!(!state.is_gone(7, now));
+    state.not_found(7, now);
+    assert!(state.is_gone(7, now) && !state.is_gone(8, now));
     state.status_written(9, CredentialStatus::default(), at(0));
-    assert!(!state.is_gone(7));
-    state.not_found(9);
+    assert!(!state.is_gone(7, now));
+    state.not_found(9, now);
     state.found();
-    assert!(!state.is_gone(9));
+    assert!(!state.is_gone(9, now));
+}
+
+#[test]
+fn object_is_gone_for_two_minutes_after_the_api_server_said_so_last() {
+    let (mut state, now) = (new(), Instant::now());
+    let after = |seconds| now + Duration::from_secs(seconds);
+    state.not_found(7, now);
+    assert!(state.is_gone(7, after(119)) && !state.is_gone(7, after(120)));
+    state.not_found(7, after(100));
+    assert!(state.is_gone(7, after(219)) && !state.is_gone(7, after(220)));
 }
 
 #[test]
@@ -250,12 +264,14 @@ fn status_that_the_object_cannot_hold_is_not_written_again_to_the_same_version()
     let status = |failures| CredentialStatus { consecutive_failures: failures, ..CredentialStatus::default() };
     let mut state = new();
     state.status_written(7, status(1), at(0));
-    assert!(!state.is_stored_otherwise(&status(1), 7), "it was stored");
-    state.status_changed_nothing(7, &status(1));
-    assert!(state.is_stored_otherwise(&status(1), 7));
-    assert!(!state.is_stored_otherwise(&status(1), 8) && !state.is_stored_otherwise(&status(2), 7));
+    assert!(!state.is_stored_otherwise(&status(1), 7, at(0)), "it was stored");
+    state.status_changed_nothing(7, &status(1), at(0));
+    assert!(state.is_stored_otherwise(&status(1), 7, at(0)));
+    assert!(!state.is_stored_otherwise(&status(1), 8, at(0)) && !state.is_stored_otherwise(&status(2), 7, at(0)));
+    let until = state.stored_otherwise_until().expect("a time");
+    assert!(until > at(0) && !state.is_stored_otherwise(&status(1), 7, until), "the CRD may be another one by then");
     state.status_written(8, status(2), at(0));
-    assert!(!state.is_stored_otherwise(&status(1), 7), "the object has another one by now");
+    assert!(!state.is_stored_otherwise(&status(1), 7, at(0)), "the object has another one by now");
 }
 
 #[test]
