@@ -4,6 +4,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use testbed::{eventually, namespace::Namespace, version::has_selectable_fields};
 
+use crate::environment::PATIENCE;
+
 /// The response of the API server to an object: `Ok` if it would accept it.
 async fn verdict(namespace: &Namespace, object: &Value) -> Result<(), String> {
     let arguments = ["--namespace", &namespace.name, "create", "--dry-run=server", "-f", "-"];

@@ -187,7 +187,9 @@ fn proxy_that_cannot_be_used_ends_the_process_with_one_line() -> Result<()> {
 
 #[test]
 fn unusable_address_ends_with_one_line() -> Result<()> {
-    let output = Command::new(PROGRAM).args(["run", "--lease-namespace", "itwin", "--metrics-address", "192.0.2.1:1"]).output()?;
+    let output = Command::new(PROGRAM)
+        .args(["run", "--lease-namespace", "itwin", "--metrics-address", "192.0.2.1:1"])
+        .output()?;
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
