@@ -43,6 +43,11 @@ impl Reconciler<'_> {
         let content = self.ask(observed).await?;
         // one that was at hand is not what is wanted now, but may be again as long as there is no other one
         self.retry_state.drop_unwritten();
+        if self.context.authorities.restricts_namespaces_since(&self.references.credential.spec, &content) {
+            // whether this one is allowed is found out before the token that is at hand is written
+            self.retry_state.keep(content);
+            return Err(ActionError::Outdated);
+        }
         self.write(issue_reason, observed, known, content).await
     }
 

@@ -1,5 +1,7 @@
 //! Whether a token may be written as its authority is configured now.
 
+use std::sync::Arc;
+
 use itwin_api::credential::CredentialSpec;
 use itwin_core::token::Content;
 
@@ -19,12 +21,20 @@ impl Authorities {
             None => (!self.are_complete()).then_some(true),
         }
     }
+
+    /// Whether the authority that a spec names was edited since a token was checked, and now allows only some namespaces:
+    /// what was known of them when the token was requested says nothing of that.
+    pub(in crate::controller) fn restricts_namespaces_since(&self, spec: &CredentialSpec, content: &Content) -> bool {
+        self.get(&spec.authority_ref.name).is_some_and(|authority| {
+            let rules = &authority.config.token_rules;
+            let is_as_it_was = content.checked_with.as_ref().is_some_and(|before| Arc::ptr_eq(before, rules));
+            authority.config.restricts_namespaces() && !is_as_it_was
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures::future::BoxFuture;
     use itwin_api::{authority::ITwinAuthority, conditions::Reason};
     use itwin_core::{failure::Failure, samples};
@@ -58,18 +68,53 @@ mod tests {
         serde_json::from_value(object).expect("a valid authority")
     }
 
-    #[test]
-    fn token_is_checked_until_the_authority_has_stricter_rules_for_tokens() {
+    fn authorities() -> Authorities {
         let metrics = Arc::new(Metrics::new(true).expect("metrics"));
         let connect: Connect = Arc::new(|_| Ok(Arc::new(Unused)));
         let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
         authorities.announce("ims");
-        let ensured = |generation, change: Value| -> Arc<Authority> {
-            authorities.ensure(&object(generation, &change), &Ok(None)).expect("it is there").0.expect("a valid spec")
-        };
+        authorities
+    }
+
+    fn ensure(authorities: &Authorities, generation: i64, change: &Value) -> Arc<Authority> {
+        let ensured = authorities.ensure(&object(generation, change), &Ok(None));
+        ensured.expect("it is there").0.expect("a valid spec")
+    }
+
+    fn spec() -> CredentialSpec {
         let spec =
             json!({"clientCredentialsRef": {"name": "client"}, "authorityRef": {"name": "ims"}, "scopes": ["a"]});
-        let spec: CredentialSpec = serde_json::from_value(spec).expect("a valid spec");
+        serde_json::from_value(spec).expect("a valid spec")
+    }
+
+    #[test]
+    fn namespaces_are_to_be_allowed_again_once_an_authority_that_allows_only_some_was_edited() {
+        let (authorities, spec) = (authorities(), spec());
+        let some = json!({"allowedNamespaces": {"matchLabels": {"team": "a"}}});
+        let none = json!({"allowedNamespaces": {"matchLabels": {"no": "one"}}});
+        let mut generation = 0;
+        for (before, now, is_open) in [
+            (json!({}), none.clone(), true),
+            (some.clone(), none, true),
+            (some.clone(), some.clone(), false),
+            (some, json!({}), false),
+            (json!({}), json!({"requestsPerMinute": 7}), false),
+        ] {
+            generation += 1;
+            let checked_with = Some(ensure(&authorities, generation, &before).config.token_rules.clone());
+            let content = Content { checked_with, ..samples::content() };
+            assert!(!authorities.restricts_namespaces_since(&spec, &content), "{before}");
+            generation += i64::from(before != now);
+            ensure(&authorities, generation, &now);
+            assert_eq!(authorities.restricts_namespaces_since(&spec, &content), is_open, "{before} and {now}");
+            assert_eq!(authorities.is_checked(&spec, &content), Some(true), "the token itself is as good as before");
+        }
+    }
+
+    #[test]
+    fn token_is_checked_until_the_authority_has_stricter_rules_for_tokens() {
+        let (authorities, spec) = (authorities(), spec());
+        let ensured = |generation, change: Value| ensure(&authorities, generation, &change);
         let checked_with = Some(ensured(1, json!({"allowedScopes": ["a"]})).config.token_rules.clone());
         let content = Content { checked_with, ..samples::content() };
         let is_checked = || authorities.is_checked(&spec, &content);

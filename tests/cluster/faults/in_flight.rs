@@ -168,6 +168,23 @@ async fn token_that_was_requested_before_its_authority_was_tightened_is_not_writ
 }
 
 #[tokio::test]
+async fn token_that_was_requested_before_its_namespace_was_forbidden_is_not_written() -> Result<()> {
+    let (fixture, authority) = patient("forbidden").await?;
+    behave(&fixture, &json!({"name": "slowGood", "value": 10_000})).await?;
+    fixture.create_credential("agent", &authority, "agent", &json!({})).await?;
+    wait_for_requests(&fixture, 1).await?;
+    behave(&fixture, &json!({"name": "good"})).await?;
+    fixture.patch_authority(&authority, &json!({"allowedNamespaces": {"matchLabels": {"no": "one"}}})).await?;
+    observed(&fixture, &authority).await?;
+    fixture.wait("agent", "Renewed", false, "NamespaceNotAllowed", PATIENCE).await?;
+    assert!(fixture.secrets().get_opt("agent").await?.is_none(), "no namespace has the label");
+    assert_eq!(fixture.faulty_requests("agent").await?, 1, "nor is another one requested");
+    fixture.patch_authority(&authority, &json!({"allowedNamespaces": null})).await?;
+    fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
+    fixture.delete_authority(&authority).await
+}
+
+#[tokio::test]
 async fn token_that_was_requested_before_limits_of_its_authority_were_edited_is_written() -> Result<()> {
     let (fixture, authority) = patient("limits").await?;
     behave(&fixture, &json!({"name": "slowGood", "value": 10_000})).await?;
