@@ -223,9 +223,13 @@ impl Breaker {
             }
             Outcome::Succeeded => {
                 self.failing.remove(requester);
-                self.broken.remove(requester);
+                let has_failed = self.broken.remove(requester) || self.outages.clients().contains(requester);
                 self.succeeded.push(requester);
-                self.answered(requester)
+                let change = self.answered(requester);
+                if has_failed {
+                    self.newcomers.recovered();
+                }
+                change
             }
             Outcome::Failed { failure, server_wait, is_outage } => {
                 let waits = self.record_server_wait((failure.reason, *server_wait), admitted_at, now);

@@ -2,7 +2,8 @@
 //!
 //! After a start the operator knows no client. Of those whose requests fail, some may never have worked: while the server
 //! responds to others, a circuit that they open is a mistake. Each such circuit ends with a response, and then more
-//! consecutive failures are needed for the next one.
+//! consecutive failures are needed for the next one. It was none if they work afterwards: of more clients than are
+//! remembered, those whose tokens are due next were forgotten, and an outage is theirs as well.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub(super) struct Newcomers {
     mistakes: u32,
     /// Whether they opened the circuit that is open, or helped to.
     has_opened: bool,
+    /// How many clients that failed succeeded since the last of the mistakes; `None` once that was found to be none.
+    recovered: Option<u32>,
     last_failure: Option<Instant>,
 }
 
@@ -47,6 +50,19 @@ impl Newcomers {
     pub(super) fn ended(&mut self) {
         if std::mem::take(&mut self.has_opened) {
             self.mistakes = self.mistakes.saturating_add(1);
+            self.recovered = Some(0);
+        }
+    }
+
+    /// A client succeeded that had failed before a response ended the circuit, or that ended it. If these are more than half
+    /// as many as opened it, the server was down. A few whose requests fail now and then take nothing back.
+    pub(super) fn recovered(&mut self) {
+        let Some(recovered) = self.recovered.map(|recovered| recovered.saturating_add(1)) else { return };
+        // twice as many are needed since
+        let is_mistake = recovered.saturating_mul(4) <= self.needed();
+        self.recovered = is_mistake.then_some(recovered);
+        if !is_mistake {
+            self.mistakes = self.mistakes.saturating_sub(1);
         }
     }
 }

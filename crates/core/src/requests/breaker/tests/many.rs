@@ -10,6 +10,11 @@ fn working() -> Vec<Requester> {
     (0..CLIENTS).map(|number| client(&format!("n{}", number % NAMESPACES), &format!("c{number}"))).collect()
 }
 
+/// More clients than are remembered, of so many tenants.
+fn too_many(namespaces: usize) -> Vec<Requester> {
+    (0..6000).map(|number| client(&format!("n{}", number % namespaces), &format!("c{number}"))).collect()
+}
+
 /// Hundreds of clients of one tenant.
 fn of_one_tenant() -> Vec<Requester> {
     (0..400).map(|number| client("broken", &format!("c{number}"))).collect()
@@ -50,19 +55,59 @@ impl Scene {
 
 #[test]
 fn circuit_of_a_dead_server_opens_whichever_of_thousands_of_clients_fail() {
-    let clients = working();
-    // each has a token, the last one since a moment ago; those that are due next got theirs first
-    let mut scene = idle();
-    scene.succeed(&clients);
-    assert_eq!(scene.outage(&clients), Some(THRESHOLD as usize - 1));
+    for clients in [working(), too_many(3), too_many(2000)] {
+        // each has a token, the last one since a moment ago; those that are due next got theirs first
+        let mut scene = idle();
+        scene.succeed(&clients);
+        assert_eq!(scene.outage(&clients), Some(THRESHOLD as usize - 1));
 
-    // after a start, most of them requested nothing yet
-    let mut scene = idle();
-    scene.succeed(clients.iter().rev().take(3));
-    assert_eq!(scene.outage(&clients), Some(THRESHOLD as usize - 1));
+        // after a start, most of them requested nothing yet
+        let mut scene = idle();
+        scene.succeed(clients.iter().rev().take(3));
+        assert_eq!(scene.outage(&clients), Some(THRESHOLD as usize - 1));
 
-    // the server is down when the process starts
-    assert_eq!(idle().outage(&clients), Some(THRESHOLD as usize - 1));
+        // the server is down when the process starts
+        assert_eq!(idle().outage(&clients), Some(THRESHOLD as usize - 1));
+    }
+}
+
+#[test]
+fn outages_of_more_clients_than_are_remembered_open_the_circuit_after_five_failures_each_time() {
+    let clients = too_many(20);
+    for has_failed_probe in [true, false] {
+        let mut scene = idle();
+        for outage in 0..6 {
+            scene.succeed(&clients);
+            assert!(!scene.breaker.succeeded.contains(&clients[0]), "it was forgotten");
+            assert_eq!(scene.outage(&clients), Some(THRESHOLD as usize - 1), "outage {outage}");
+            if has_failed_probe {
+                scene.breaker.admitted(&clients[5], scene.at(0).monotonic);
+                assert_eq!(scene.ends(&clients[5], &failed(Reason::Timeout)), Change::None);
+            }
+            assert_eq!(scene.ends(&clients[0], &Outcome::Succeeded), Change::Closed);
+        }
+    }
+}
+
+#[test]
+fn few_clients_that_fail_now_and_then_make_no_outage_of_a_mistake() {
+    let (good, flaky) = (client("good", "one"), client("n0", "flaky"));
+    let mut scene = idle();
+    // how many failures open the circuit, before the server responds to another one
+    let mut needed = |round: u64| {
+        let fails = |number: u64| {
+            let newcomer = client(&format!("n{}", number % 2), &format!("{round}-{number}"));
+            if number == 0 { flaky.clone() } else { newcomer }
+        };
+        let opens = (0..20).position(|number| {
+            scene.ends(&fails(number), &failed(Reason::Timeout));
+            scene.is_open()
+        });
+        scene.ends(&good, &Outcome::Succeeded);
+        scene.ends(&flaky, &Outcome::Succeeded);
+        opens.map(|place| place + 1)
+    };
+    assert_eq!([needed(0), needed(1), needed(2)], [Some(5), Some(10), Some(20)]);
 }
 
 #[test]
