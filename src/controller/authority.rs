@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use itwin_api::{
     MANAGER,
-    authority::{AuthorityStatus, ITwinAuthority},
+    authority::{AuthoritySpec, AuthorityStatus, ITwinAuthority},
 };
 use itwin_core::{
     authority_status::{self, Inputs, Known, UnreadBundle},
@@ -84,11 +84,16 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
 /// Whether the watch has shown another spec of this authority. One that is gone is forgotten elsewhere.
 fn is_edited_since(object: &ITwinAuthority, context: &Context) -> bool {
     let known = context.namespaces.authorities.get(&ObjectRef::from_obj(object));
-    known.is_some_and(|known| made_from(&known) != made_from(object))
+    known.is_some_and(|known| is_another_spec(&known, object))
 }
 
-fn made_from(object: &ITwinAuthority) -> (Option<&str>, Option<i64>) {
-    (object.metadata.uid.as_deref(), object.metadata.generation)
+fn is_another_spec(known: &ITwinAuthority, object: &ITwinAuthority) -> bool {
+    made_from(known) != made_from(object)
+}
+
+/// A cluster that was restored from a backup gives out a generation a second time.
+fn made_from(object: &ITwinAuthority) -> (Option<&str>, Option<i64>, &AuthoritySpec) {
+    (object.metadata.uid.as_deref(), object.metadata.generation, &object.spec)
 }
 
 /// Fetches endpoints and keys, and enqueues the credentials for which the result changes something.
@@ -204,6 +209,28 @@ mod tests {
     use itwin_oauth::transport::TransportError;
 
     use super::*;
+
+    #[test]
+    fn edit_ends_a_refresh_also_where_a_restored_cluster_gives_out_its_generation_again() {
+        let object = |uid: &str, generation: i64, issuer: &str, status: &serde_json::Value| -> ITwinAuthority {
+            let metadata = json!({"name": "ims", "uid": uid, "generation": generation});
+            let spec = json!({"issuer": issuer});
+            let (version, kind) = ("credentials.itwin.dev/v1alpha1", "ITwinAuthority");
+            let object =
+                json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec, "status": status});
+            serde_json::from_value(object).expect("a valid authority")
+        };
+        let (issuer, other) = ("https://ims.example.com", "https://other.example.com");
+        let before = object("uid", 2, issuer, &json!({}));
+        for (now, is_edited) in [
+            (object("uid", 2, issuer, &json!({"observedGeneration": 2})), false),
+            (object("uid", 3, issuer, &json!({})), true),
+            (object("again", 2, issuer, &json!({})), true),
+            (object("uid", 2, other, &json!({})), true),
+        ] {
+            assert_eq!(is_another_spec(&now, &before), is_edited, "{now:?}");
+        }
+    }
 
     #[test]
     fn documents_are_delayed_only_by_a_wait_that_concerns_all_clients() {
