@@ -101,6 +101,9 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
             .with_text("HTTP 403, and its body could not be read"),
             Row::new("unauthorized-slow-body", with("slowBody", json!(401)), "RequestRejected")
                 .with_text("HTTP 401, and its body could not be read: check client_id and client_secret in Secret"),
+            Row::new("unauthorized-slow-body-60-s", with("slowBody", json!(401)), "RequestRejected")
+                .with_text("HTTP 401, and its body could not be read")
+                .with_authority(json!({"requestTimeout": "60s"})),
             Row::new(
                 "unauthorized-body-after-2-s",
                 with("lateError", json!({"status": 401, "error": "invalid_client", "after": 2000})),
