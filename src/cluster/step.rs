@@ -23,7 +23,7 @@ pub enum Step {
     GetWorkload(WorkloadKind),
     /// Restarts a workload.
     PatchWorkload(WorkloadKind),
-    /// Lists one credential, for the version and the conditions of others that it has now.
+    /// Lists one credential, for the version and the conditions of others that it has now, or since it may be gone.
     FindCredential,
     /// Replaces a credential's status, at a known version of the object.
     ReplaceCredentialStatus,

@@ -113,8 +113,9 @@ pub fn observe(
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
             has_data_read_failed: retry_state.has_data_read_failed(),
             has_failed_for_client: retry_state.has_failed_for_client(),
-            // that depends on the monotonic clock
+            // these depend on the monotonic clock
             is_gone: false,
+            is_proven_gone: false,
         },
         retry_key,
         is_admitted: *is_admitted,

@@ -21,7 +21,7 @@ use super::{
     reconciler::{Attempted, Reconciler, requeue},
     references::References,
     registry::Currency,
-    status_writer::{StatusWrite, gauges, numeric, others_since, write_status},
+    status_writer::{StatusWrite, gauges, is_absent, numeric, others_since, write_status},
 };
 use crate::{cluster::CallError, metrics::CredentialLabels, observe::index::Known};
 
@@ -223,7 +223,8 @@ impl Reconciler<'_> {
         let version = numeric(write.resource_version.as_deref());
         self.retry_state.status_write_begins();
         let written = write_status(&self.context.cluster, write).await;
-        self.note_existence(written.as_ref().err());
+        let is_absent = matches!(written, Err(CallError::NotFound)) && is_absent(&self.context.cluster, key, uid).await;
+        self.note_existence(written.as_ref().err(), is_absent);
         match written {
             Ok(written) if written == version => {
                 self.retry_state.status_written(written, status.clone(), self.context.clock.now());
@@ -238,9 +239,13 @@ impl Reconciler<'_> {
         Ok(())
     }
 
-    /// Notes what the end of a write of the status shows: whether the object is there.
-    fn note_existence(&mut self, error: Option<&CallError>) {
+    /// Notes what the end of a write of the status shows: whether the object is there. A list may have proved that it
+    /// `is_absent`.
+    fn note_existence(&mut self, error: Option<&CallError>, is_absent: bool) {
         let now = self.context.clock.monotonic().into_std();
+        if is_absent {
+            self.retry_state.proven_gone(self.references.version(), now);
+        }
         match error {
             Some(CallError::NotFound) => self.retry_state.not_found(self.references.version(), now),
             None | Some(CallError::Conflict) => self.retry_state.found(),
@@ -252,6 +257,11 @@ impl Reconciler<'_> {
     /// Whether the API server lately said that there is no such credential, and no watch has shown it since.
     pub(super) fn is_gone(&self) -> bool {
         self.retry_state.is_gone(self.references.version(), self.context.clock.monotonic().into_std())
+    }
+
+    /// Whether a list lately proved it.
+    pub(super) fn is_proven_gone(&self) -> bool {
+        self.retry_state.is_proven_gone(self.references.version(), self.context.clock.monotonic().into_std())
     }
 
     /// The resourceVersion that the object has as far as is known.

@@ -145,13 +145,7 @@ async fn current_version(
     if has_conditions_of_others(status) {
         return Err(CallError::Conflict);
     }
-    let params = ListParams::default().fields(&format!("metadata.name={}", key.name)).limit(1);
-    let request = Request::new(url(&key.namespace)).list(&params);
-    let list = async {
-        let request = request.map_err(kube::Error::BuildRequest)?;
-        cluster.client.request::<Found>(request).await
-    };
-    match cluster.call_until(deadline.min(Instant::now() + FIND_DEADLINE), Step::FindCredential, list).await {
+    match find(cluster, deadline.min(Instant::now() + FIND_DEADLINE), key).await {
         Ok(found) if !found.has(uid) => Err(CallError::NotFound),
         Ok(found) => found.version_for(uid, status).map(Some).ok_or(CallError::Conflict),
         Err(error) => {
@@ -160,6 +154,21 @@ async fn current_version(
             Ok(None)
         }
     }
+}
+
+/// Whether there is no credential of this name and UID, as a list shows. A write that finds none proves nothing.
+pub(super) async fn is_absent(cluster: &Cluster, key: &ObjectKey, uid: &str) -> bool {
+    find(cluster, Instant::now() + FIND_DEADLINE, key).await.is_ok_and(|found| !found.has(uid))
+}
+
+async fn find(cluster: &Cluster, deadline: Instant, key: &ObjectKey) -> Result<Found, CallError> {
+    let params = ListParams::default().fields(&format!("metadata.name={}", key.name)).limit(1);
+    let request = Request::new(url(&key.namespace)).list(&params);
+    let list = async {
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        cluster.client.request::<Found>(request).await
+    };
+    cluster.call_until(deadline, Step::FindCredential, list).await
 }
 
 /// A list is replaced as a whole: the conditions of others must be those that were observed.

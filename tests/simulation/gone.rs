@@ -131,3 +131,27 @@ pub async fn play() {
     assert_eq!(condition(&credential, "Ready"), "True", "{credential}");
     assert!(has_valid_token(&cluster), "it is renewed: {:?}", expires_at(&cluster));
 }
+
+/// Plays a credential that is deleted, whose Secret outlives it, while only single ones are listed; what must hold is
+/// asserted.
+pub async fn play_retained() {
+    let mut cluster = settled().await;
+    let patch = json!({"spec": {"deletionPolicy": "Retain"}});
+    cluster.api.as_user("kubectl").patch(CREDENTIALS, "alpha", "agent-0", &patch).expect("it is valid");
+    cluster.pass(MINUTE).await;
+    for verb in [Verb::List, Verb::Watch] {
+        // those of all namespaces
+        let all = Match::any().verb(verb).target(CREDENTIALS).namespace("");
+        cluster.api.plan(Rule::always(all, answer(403, "Forbidden", "credentials cannot be listed")));
+    }
+    cluster.api.disturb(Match::any().target(CREDENTIALS), Disturbance::End);
+    cluster.pass(MINUTE / 6).await;
+    let before = cluster.servers.asked().len();
+    let deleted = cluster.api.as_user("kubectl").delete(CREDENTIALS, "alpha", "agent-0", &json!({}));
+    deleted.expect("it is there");
+    // tokens of 20 minutes
+    cluster.pass(MINUTE * 90).await;
+    let requested = cluster.servers.asked().len() - before;
+    assert!(requested <= BEFORE_IT_IS_KNOWN, "{requested} tokens for what is gone");
+    assert!(find(&cluster, "secrets").is_some(), "it outlives its credential");
+}

@@ -196,6 +196,11 @@ fn credential_that_is_deleted_while_it_cannot_be_watched_costs_no_tokens() {
 }
 
 #[test]
+fn secret_that_outlives_its_credential_is_renewed_no_more_once_a_list_lacks_that_one() {
+    in_paused_time(gone::play_retained());
+}
+
+#[test]
 fn credential_that_is_there_keeps_its_token_although_statuses_are_answered_not_found() {
     in_paused_time(gone::play_wrong());
 }

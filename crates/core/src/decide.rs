@@ -34,9 +34,10 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
     if observed.suspend {
         return suspended(observed);
     }
-    // a Secret that is there is kept in order: what was said of its credential may be wrong, and costs no more than before
+    // a Secret that is there is kept in order: what was said of its credential may be wrong, and costs no more than before;
+    // but one that outlives its credential would be renewed for ever, and a list without that one is proof
     let is_without_secret = matches!(observed.target, Target::Absent | Target::Presumed | Target::Adoptable(_));
-    if observed.history.is_gone && is_without_secret {
+    if observed.history.is_proven_gone || (observed.history.is_gone && is_without_secret) {
         return Action::AwaitBackoff { until: now + LOOKS_AGAIN };
     }
     match &observed.target {

@@ -237,6 +237,8 @@ struct WrittenStatus {
     /// The API server had no such object when the last one was to be written, of which watches showed this resourceVersion,
     /// and when it said so last.
     gone_at: Option<(u64, Instant)>,
+    /// The same where a list showed it as well.
+    proven_gone_at: Option<(u64, Instant)>,
     /// A write that changed nothing: the resourceVersion of the object, the digest of the operator's own part, and when it
     /// was made.
     without_effect: Option<(u64, u32, DateTime<Utc>)>,

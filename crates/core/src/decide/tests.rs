@@ -109,6 +109,17 @@ fn secret_that_is_there_is_kept_in_order_whatever_is_said_of_its_credential() {
 }
 
 #[test]
+fn secret_of_a_credential_that_is_proven_to_be_gone_is_left_alone() {
+    for target in [Target::Absent, Target::Unread { last: None }, Target::Ours(held())] {
+        for second in [1, 3500, 3601] {
+            let observed = settled().with(|observed| observed.target = target.clone());
+            let observed = observed.with(|observed| observed.history.is_proven_gone = true);
+            assert_eq!(decide(&observed, at(second)), Action::AwaitBackoff { until: at(second + 60) });
+        }
+    }
+}
+
+#[test]
 fn valid_token_is_kept_whatever_becomes_of_the_authority_and_the_client() {
     for authority in [
         Authority::Pending,

@@ -91,15 +91,26 @@ impl RetryState {
         self.status.gone_at = Some((version, now));
     }
 
+    /// After such an answer a list succeeded, and does not hold the object.
+    pub fn proven_gone(&mut self, version: u64, now: Instant) {
+        self.status.proven_gone_at = Some((version, now));
+    }
+
     /// The API server has the object.
     pub fn found(&mut self) {
-        self.status.gone_at = None;
+        (self.status.gone_at, self.status.proven_gone_at) = (None, None);
     }
 
     /// Whether the API server lately said that it has no such object, and watches show no other version of it than this.
     #[must_use]
     pub fn is_gone(&self, version: u64, now: Instant) -> bool {
-        self.status.gone_at.is_some_and(|(of, at)| of == version && now.saturating_duration_since(at) < GONE)
+        counts(self.status.gone_at, version, now)
+    }
+
+    /// Whether a list lately proved it.
+    #[must_use]
+    pub fn is_proven_gone(&self, version: u64, now: Instant) -> bool {
+        counts(self.status.proven_gone_at, version, now)
     }
 
     /// How long not to write this status, which the object does not have: it is the one that was written last, another
@@ -186,6 +197,11 @@ impl RetryState {
         self.api_failures = self.api_failures.saturating_add(1);
         backoff::delay(self.api_failures, TimeDelta::zero(), Reason::ServerError, None, uid)
     }
+}
+
+/// Whether what was found out of an object at a resourceVersion still counts.
+fn counts(found_out: Option<(u64, Instant)>, version: u64, now: Instant) -> bool {
+    found_out.is_some_and(|(of, at)| of == version && now.saturating_duration_since(at) < GONE)
 }
 
 /// A digest of what the operator says in a status: without the conditions of others, and without the times of transitions,
