@@ -227,8 +227,8 @@ impl Reconciler<'_> {
         self.note_existence(written.as_ref().err(), is_absent);
         match written {
             Ok(written) if written == version => {
-                self.retry_state.status_written(written, status.clone(), self.context.clock.now());
-                self.retry_state.status_changed_nothing(written, &status, self.context.clock.now());
+                let (uid, now) = (&self.references.uid, self.context.clock.now());
+                self.retry_state.status_changed_nothing(written, status, uid, now);
             }
             Ok(written) => self.retry_state.status_written(written, status, self.context.clock.now()),
             Err(error) => {

@@ -239,9 +239,21 @@ struct WrittenStatus {
     gone_at: Option<(u64, Instant)>,
     /// The same where a list showed it as well.
     proven_gone_at: Option<(u64, Instant)>,
-    /// A write that changed nothing: the resourceVersion of the object, the digest of the operator's own part, and when it
-    /// was made.
-    without_effect: Option<(u64, u32, DateTime<Utc>)>,
+    /// The last write, if it changed nothing: rare, and so in a box.
+    without_effect: Option<Box<WithoutEffect>>,
+    /// How many writes were made after a wait since the API server stores statuses without a part, and changed nothing.
+    futile: u32,
+}
+
+/// A write of a status that changed nothing.
+struct WithoutEffect {
+    /// The resourceVersion of the object.
+    version: u64,
+    /// The digest of the operator's own part.
+    own: u32,
+    written_at: DateTime<Utc>,
+    /// The same is not written to the same version before this.
+    until: DateTime<Utc>,
 }
 
 impl RetryState {

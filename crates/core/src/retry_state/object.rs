@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{conditions::Reason, credential::CredentialStatus, digest, time};
 
-use super::{LongRenewal, RetryState, WrittenStatus};
+use super::{LongRenewal, RetryState, WithoutEffect, WrittenStatus};
 use crate::{backoff, events::Said, status};
 
 /// A status that another writer replaced is written again immediately, but no sooner than this after the last time: two
 /// operators, each of which remembers failures of its own, would answer each other's statuses as fast as watches show them.
 const REWRITE_AGAIN: TimeDelta = TimeDelta::seconds(30);
 
-/// A status that the API server stores without a part is not written again for so long: its CRD may be upgraded.
-const STORED_OTHERWISE: TimeDelta = TimeDelta::minutes(9);
+/// A status that the API server stores without a part is not written again for so long at first, and at most: its CRD may
+/// be upgraded, and what is new in the status is written anyway.
+const STORED_OTHERWISE: (TimeDelta, TimeDelta) = (TimeDelta::minutes(9), TimeDelta::hours(6));
 
 /// That there is no such object counts for this long: it is looked for more often, and what is answered otherwise is no
 /// proof.
@@ -43,30 +44,38 @@ impl RetryState {
     pub fn status_written(&mut self, version: u64, status: CredentialStatus, now: DateTime<Utc>) {
         let own = Some(own_part(&status));
         let rewritten_at = if self.status.own == own { Some(now) } else { self.status.rewritten_at };
+        let is_stored = self.status.without_effect.as_ref().is_some_and(|before| Some(before.own) == own);
+        let futile = if is_stored { 0 } else { self.status.futile };
         let pending = Some((version, Box::new(status)));
-        self.status = WrittenStatus { pending, newest: version, own, rewritten_at, ..WrittenStatus::default() };
+        self.status = WrittenStatus { pending, newest: version, own, rewritten_at, futile, ..WrittenStatus::default() };
     }
 
-    /// The write of this status, which the object did not have as far as was known, left the object at this resourceVersion:
-    /// the API server stores it in another way, such as without a field that the CRD does not know.
-    pub fn status_changed_nothing(&mut self, version: u64, status: &CredentialStatus, now: DateTime<Utc>) {
-        self.status.without_effect = Some((version, own_part(status), now));
+    /// The write of this status, which the object of this UID did not have as far as was known, left it at this
+    /// resourceVersion: the API server stores it in another way, such as without a field that the CRD does not know.
+    pub fn status_changed_nothing(&mut self, version: u64, status: CredentialStatus, uid: &str, now: DateTime<Utc>) {
+        let own = own_part(&status);
+        let before = self.status.without_effect.take();
+        let is_after_a_wait = before.is_some_and(|before| before.own == own && before.until <= now);
+        self.status_written(version, status, now);
+        self.status.futile = self.status.futile.saturating_add(u32::from(is_after_a_wait));
+        let until = now + stored_otherwise_for(self.status.futile, uid);
+        self.status.without_effect = Some(Box::new(WithoutEffect { version, own, written_at: now, until }));
     }
 
     /// Whether a write of this status to the object at this resourceVersion changed nothing lately.
     #[must_use]
     pub fn is_stored_otherwise(&self, status: &CredentialStatus, version: u64, now: DateTime<Utc>) -> bool {
-        self.status.without_effect.is_some_and(|(at, own, written_at)| {
+        self.status.without_effect.as_ref().is_some_and(|last| {
             // a time to come was read from a clock that was ahead
-            let is_recent = (TimeDelta::zero()..STORED_OTHERWISE).contains(&(now - written_at));
-            is_recent && at == version && own == own_part(status)
+            let is_recent = (last.written_at..last.until).contains(&now);
+            is_recent && last.version == version && last.own == own_part(status)
         })
     }
 
     /// When a status that the API server stores without a part is written again.
     #[must_use]
     pub fn stored_otherwise_until(&self) -> Option<DateTime<Utc>> {
-        self.status.without_effect.map(|(_, _, written_at)| written_at + STORED_OTHERWISE)
+        self.status.without_effect.as_ref().map(|last| last.until)
     }
 
     /// This status could not be written, or may not have been. Events say what is new in it already.
@@ -197,6 +206,14 @@ impl RetryState {
         self.api_failures = self.api_failures.saturating_add(1);
         backoff::delay(self.api_failures, TimeDelta::zero(), Reason::ServerError, None, uid)
     }
+}
+
+/// How long a status is not written again that the API server stores without a part, after so many waits for nothing. All
+/// statuses are stored alike, and the UID spreads them.
+fn stored_otherwise_for(futile: u32, uid: &str) -> TimeDelta {
+    let (first, longest) = STORED_OTHERWISE;
+    let most = (first * 2_i32.pow(futile.min(6))).min(longest).num_milliseconds() as f64;
+    TimeDelta::milliseconds((most / 2.0 * (1.0 + digest::unit_interval(["stored otherwise", uid]))) as i64)
 }
 
 /// Whether what was found out of an object at a resourceVersion still counts.

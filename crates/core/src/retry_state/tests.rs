@@ -283,13 +283,45 @@ fn status_that_the_object_cannot_hold_is_not_written_again_to_the_same_version()
     let mut state = new();
     state.status_written(7, status(1), at(0));
     assert!(!state.is_stored_otherwise(&status(1), 7, at(0)), "it was stored");
-    state.status_changed_nothing(7, &status(1), at(0));
+    state.status_changed_nothing(7, status(1), "uid", at(0));
     assert!(state.is_stored_otherwise(&status(1), 7, at(0)));
     assert!(!state.is_stored_otherwise(&status(1), 8, at(0)) && !state.is_stored_otherwise(&status(2), 7, at(0)));
     let until = state.stored_otherwise_until().expect("a time");
     assert!(until > at(0) && !state.is_stored_otherwise(&status(1), 7, until), "the CRD may be another one by then");
     state.status_written(8, status(2), at(0));
     assert!(!state.is_stored_otherwise(&status(1), 7, at(0)), "the object has another one by now");
+}
+
+#[test]
+fn status_that_the_object_cannot_hold_is_written_again_ever_later_at_times_of_its_own() {
+    let status = |failures| CredentialStatus { consecutive_failures: failures, ..CredentialStatus::default() };
+    let minutes = |uid: &str| {
+        let (mut state, mut now) = (new(), at(0));
+        let mut waits = Vec::new();
+        for failures in 0..9 {
+            // what is new in a status is written immediately, and makes no later wait shorter
+            state.status_written(7, status(failures), now);
+            state.status_changed_nothing(7, status(failures), uid, now);
+            // so is the same for another version of the object, which makes none longer
+            state.status_changed_nothing(8, status(failures), uid, now);
+            let until = state.stored_otherwise_until().expect("a time");
+            assert!(state.is_stored_otherwise(&status(failures), 8, until - TimeDelta::seconds(1)));
+            waits.push((until - now).num_minutes());
+            now = until;
+            state.status_changed_nothing(8, status(failures), uid, now);
+        }
+        // the CRD knows all of it by now
+        state.status_written(9, status(8), now);
+        state.status_changed_nothing(9, status(9), uid, now);
+        let until = state.stored_otherwise_until().expect("a time");
+        assert_eq!((until - now).num_minutes(), waits[0], "as at first");
+        waits
+    };
+    let (one, other) = (minutes("one"), minutes("other"));
+    assert_ne!(one, other, "not in step");
+    for waits in [one, other] {
+        assert!(waits.is_sorted() && (4..=9).contains(&waits[0]) && (180..=360).contains(&waits[8]), "{waits:?}");
+    }
 }
 
 #[test]
