@@ -115,7 +115,7 @@ pub fn observe(
             has_failed_for_client: retry_state.has_failed_for_client(),
             // these depend on the monotonic clock
             is_gone: false,
-            is_proven_gone: false,
+            is_known_absent: false,
         },
         retry_key,
         is_admitted: *is_admitted,

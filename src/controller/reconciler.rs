@@ -115,7 +115,7 @@ impl Reconciler<'_> {
         });
         let mut observed = observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, now);
         observed.history.is_gone = self.is_gone();
-        observed.history.is_proven_gone = self.is_proven_gone();
+        observed.history.is_known_absent = self.is_known_absent();
         observed.restart = self.observe_restarts(&observed);
         observed
     }

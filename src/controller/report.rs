@@ -239,12 +239,12 @@ impl Reconciler<'_> {
         Ok(())
     }
 
-    /// Notes what the end of a write of the status shows: whether the object is there. A list may have proved that it
+    /// Notes what the end of a write of the status shows: whether the object is there. A list may have shown that it
     /// `is_absent`.
     fn note_existence(&mut self, error: Option<&CallError>, is_absent: bool) {
         let now = self.context.clock.monotonic().into_std();
         if is_absent {
-            self.retry_state.proven_gone(self.references.version(), now);
+            self.retry_state.known_absent(self.references.version(), now);
         }
         match error {
             Some(CallError::NotFound) => self.retry_state.not_found(self.references.version(), now),
@@ -259,9 +259,9 @@ impl Reconciler<'_> {
         self.retry_state.is_gone(self.references.version(), self.context.clock.monotonic().into_std())
     }
 
-    /// Whether a list lately proved it.
-    pub(super) fn is_proven_gone(&self) -> bool {
-        self.retry_state.is_proven_gone(self.references.version(), self.context.clock.monotonic().into_std())
+    /// Whether a list lately showed it.
+    pub(super) fn is_known_absent(&self) -> bool {
+        self.retry_state.is_known_absent(self.references.version(), self.context.clock.monotonic().into_std())
     }
 
     /// The resourceVersion that the object has as far as is known.

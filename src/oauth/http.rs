@@ -36,7 +36,7 @@ const IDLE_CONNECTIONS: usize = 16;
 /// The body of an answer that its status explains is read for so long: it may name an OAuth error that says more.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// The body of an answer that often only its body explains is read for so long: it holds a slot, and delays the report.
-const REFUSAL_BODY_WITHIN: Duration = Duration::from_secs(5);
+const REFUSED_BODY_WITHIN: Duration = Duration::from_secs(5);
 /// The body of any error is read until so long before the deadline of the request, so that its status is reported.
 const ERROR_BODY_MARGIN: Duration = Duration::from_millis(100);
 /// How a web server answers a client that has no certificate: nginx with 400 (or 495 and 496 where an error page is
@@ -158,7 +158,7 @@ impl Http {
         let latest = began + self.deadlines.request.saturating_sub(ERROR_BODY_MARGIN);
         let is_limited = status == http::StatusCode::TOO_MANY_REQUESTS;
         let is_refused = method == http::Method::POST && status.is_client_error() && !is_limited;
-        latest.min(self.clock.monotonic() + if is_refused { REFUSAL_BODY_WITHIN } else { ERROR_BODY_WITHIN })
+        latest.min(self.clock.monotonic() + if is_refused { REFUSED_BODY_WITHIN } else { ERROR_BODY_WITHIN })
     }
 
     async fn body(

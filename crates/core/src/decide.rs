@@ -35,9 +35,9 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
         return suspended(observed);
     }
     // a Secret that is there is kept in order: what was said of its credential may be wrong, and costs no more than before;
-    // but one that outlives its credential would be renewed for ever, and a list without that one is proof
+    // but one that outlives its credential would be renewed indefinitely, and a list without that one is proof
     let is_without_secret = matches!(observed.target, Target::Absent | Target::Presumed | Target::Adoptable(_));
-    if observed.history.is_proven_gone || (observed.history.is_gone && is_without_secret) {
+    if observed.history.is_known_absent || (observed.history.is_gone && is_without_secret) {
         return Action::AwaitBackoff { until: now + LOOKS_AGAIN };
     }
     match &observed.target {

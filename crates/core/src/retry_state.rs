@@ -238,7 +238,7 @@ struct WrittenStatus {
     /// and when it said so last.
     gone_at: Option<(u64, Instant)>,
     /// The same where a list showed it as well.
-    proven_gone_at: Option<(u64, Instant)>,
+    absent_at: Option<(u64, Instant)>,
     /// The last write, if it changed nothing: rare, and so in a box.
     without_effect: Option<Box<WithoutEffect>>,
     /// How many writes were made after a wait since the API server stores statuses without a part, and changed nothing.

@@ -109,11 +109,11 @@ fn secret_that_is_there_is_kept_in_order_whatever_is_said_of_its_credential() {
 }
 
 #[test]
-fn secret_of_a_credential_that_is_proven_to_be_gone_is_left_alone() {
+fn secret_of_a_credential_that_is_known_to_be_absent_is_left_alone() {
     for target in [Target::Absent, Target::Unread { last: None }, Target::Ours(held())] {
         for second in [1, 3500, 3601] {
             let observed = settled().with(|observed| observed.target = target.clone());
-            let observed = observed.with(|observed| observed.history.is_proven_gone = true);
+            let observed = observed.with(|observed| observed.history.is_known_absent = true);
             assert_eq!(decide(&observed, at(second)), Action::AwaitBackoff { until: at(second + 60) });
         }
     }

@@ -36,8 +36,8 @@ pub struct History {
     pub has_data_read_failed: bool,
     /// The API server lately said that there is no such credential, though watches still show it.
     pub is_gone: bool,
-    /// A list lately proved it.
-    pub is_proven_gone: bool,
+    /// A list lately showed it.
+    pub is_known_absent: bool,
     /// The last attempt failed because the client Secret is missing or of no use.
     pub has_failed_for_client: bool,
 }

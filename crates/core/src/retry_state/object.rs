@@ -101,13 +101,13 @@ impl RetryState {
     }
 
     /// After such an answer a list succeeded, and does not hold the object.
-    pub fn proven_gone(&mut self, version: u64, now: Instant) {
-        self.status.proven_gone_at = Some((version, now));
+    pub fn known_absent(&mut self, version: u64, now: Instant) {
+        self.status.absent_at = Some((version, now));
     }
 
     /// The API server has the object.
     pub fn found(&mut self) {
-        (self.status.gone_at, self.status.proven_gone_at) = (None, None);
+        (self.status.gone_at, self.status.absent_at) = (None, None);
     }
 
     /// Whether the API server lately said that it has no such object, and watches show no other version of it than this.
@@ -116,10 +116,10 @@ impl RetryState {
         counts(self.status.gone_at, version, now)
     }
 
-    /// Whether a list lately proved it.
+    /// Whether a list lately showed it.
     #[must_use]
-    pub fn is_proven_gone(&self, version: u64, now: Instant) -> bool {
-        counts(self.status.proven_gone_at, version, now)
+    pub fn is_known_absent(&self, version: u64, now: Instant) -> bool {
+        counts(self.status.absent_at, version, now)
     }
 
     /// How long not to write this status, which the object does not have: it is the one that was written last, another

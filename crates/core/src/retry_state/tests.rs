@@ -260,21 +260,21 @@ fn object_is_gone_for_two_minutes_after_the_api_server_said_so_last() {
 }
 
 #[test]
-fn object_is_proven_to_be_gone_for_two_minutes_after_the_last_list_without_it() {
+fn object_is_known_to_be_absent_for_two_minutes_after_the_last_list_without_it() {
     let (mut state, now) = (new(), Instant::now());
     let after = |seconds| now + Duration::from_secs(seconds);
     state.not_found(7, now);
-    assert!(!state.is_proven_gone(7, now), "an answer to a write is no proof");
-    state.proven_gone(7, now);
+    assert!(!state.is_known_absent(7, now), "an answer to a write is no proof");
+    state.known_absent(7, now);
     state.not_found(7, after(100));
-    assert!(state.is_proven_gone(7, after(119)) && !state.is_proven_gone(8, after(119)));
-    assert!(!state.is_proven_gone(7, after(120)), "nor does one prolong it");
-    state.proven_gone(7, after(120));
+    assert!(state.is_known_absent(7, after(119)) && !state.is_known_absent(8, after(119)));
+    assert!(!state.is_known_absent(7, after(120)), "nor does one prolong it");
+    state.known_absent(7, after(120));
     state.found();
-    assert!(!state.is_proven_gone(7, after(120)));
-    state.proven_gone(7, after(120));
+    assert!(!state.is_known_absent(7, after(120)));
+    state.known_absent(7, after(120));
     state.status_written(9, CredentialStatus::default(), at(0));
-    assert!(!state.is_proven_gone(7, after(120)));
+    assert!(!state.is_known_absent(7, after(120)));
 }
 
 #[test]
