@@ -43,7 +43,7 @@ pub(super) fn target(
     let older_reader = || contenders::older_reader(secret, &ours, &others.readers(&references.target));
     let secret_metadata = match known {
         Known::Unknown => {
-            let last = retry_state.last_held().map(|held| held.token_metadata.clone());
+            let last = retry_state.held_unread().cloned();
             return Target::Unread { last };
         }
         Known::Absent => {

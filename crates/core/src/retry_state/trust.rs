@@ -86,6 +86,14 @@ impl RetryState {
         self.trust.is_token_untrusted || !(was_ready || self.vouches_for(recorded))
     }
 
+    /// The token that the Secret held when it was read last, where nothing more is known of the Secret: one that must not
+    /// count before its data is read does not count while it cannot be read.
+    #[must_use]
+    pub fn held_unread(&self) -> Option<&TokenMetadata> {
+        let last = self.last_held().map(|last| &last.token_metadata);
+        last.filter(|last| !self.distrusts_token(Some(last)))
+    }
+
     /// The answer to a write was lost, so that what it made of the Secret to write is not known. Managed fields still show the
     /// operator as the writer, so that the data is read.
     pub fn target_uncertain(&mut self) {

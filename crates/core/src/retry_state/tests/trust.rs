@@ -145,6 +145,33 @@ fn token_that_the_status_does_not_vouch_for_is_read_at_a_start_and_any_other_is_
 }
 
 #[test]
+fn token_that_must_not_count_before_it_is_read_does_not_while_the_secret_cannot_be_read() {
+    let content = samples::content();
+    let mut state = new();
+    state.remember(LastHeld::written(&content));
+    assert_eq!(state.held_unread(), Some(&content.token_metadata));
+    state.token_uncertain(true);
+    assert_eq!(state.held_unread(), Some(&content.token_metadata), "a good one was there before");
+    state.disprove("uid/1".into());
+    assert_eq!(state.held_unread(), None);
+    state.target_verified("uid/2".into());
+    assert_eq!(state.held_unread(), Some(&content.token_metadata));
+    for (number, (ready, expected)) in [
+        (Some(("True", "TokenValid")), true),
+        (Some(("False", "Suspended")), true),
+        (Some(("False", "SecretReadFailed")), false),
+        (None, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut state = started(ready, Some(0), None);
+        state.remember(LastHeld { record: None, ..LastHeld::written(&content) });
+        assert_eq!(state.held_unread().is_some(), expected, "row {number}");
+    }
+}
+
+#[test]
 fn conflict_of_before_a_start_is_read_and_attempted_after_a_wait_and_goes_on_with_the_next_revert() {
     let waits = |state: &RetryState, second| state.reads_not_before(at(second)).target_data;
     let mut state = started(None, None, Some("SecretConflict"));
