@@ -277,6 +277,11 @@ fn token_that_is_known_not_to_be_stored_does_not_count_while_the_secret_cannot_b
 }
 
 #[test]
+fn reads_of_a_secret_of_a_held_credential_that_fail_grow_apart_and_are_reported_once() {
+    in_paused_time(untrusted::play_held());
+}
+
+#[test]
 fn attempt_that_is_not_allowed_holds_up_no_other_one_while_it_is_reported() {
     in_paused_time(slots::play_not_allowed());
 }

@@ -11,8 +11,10 @@ use simulated_api::{
 
 use crate::{
     cluster::Cluster,
-    play::{CREDENTIALS, condition},
+    meddler::Fight,
+    play::{CREDENTIALS, condition, reason},
     replica::Mode,
+    undescribed::reads_of_target,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -54,4 +56,40 @@ pub async fn play_unread() {
     }
     let (_, status) = ready(&cluster);
     assert!(status.to_string().contains("SecretReadFailed"), "{status}");
+}
+
+/// The credential is being deleted, and a finalizer holds it. The annotations of its Secret are gone, and no read of it
+/// succeeds.
+pub async fn play_held() {
+    let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
+    cluster.start();
+    cluster.create_credential("opaque");
+    cluster.pass(MINUTE).await;
+    let user = cluster.api.as_user("kubectl");
+    let patch = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+    user.patch(CREDENTIALS, "alpha", "agent-0", &patch).expect("it is valid");
+    user.delete(CREDENTIALS, "alpha", "agent-0", &json!({})).expect("it is there");
+    cluster.pass(SOON).await;
+    let before = reads_of_target(&cluster);
+    cluster.api.plan(Rule::always(reads("replica-1"), Fault::Refuse));
+    Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0");
+    cluster.pass(MINUTE * 2).await;
+    let failed = reads_of_target(&cluster) - before;
+    assert!((3..=30).contains(&failed), "{failed} reads");
+    let credential = cluster.api.as_user("test").get(CREDENTIALS, "alpha", "agent-0").expect("it is there");
+    assert_eq!(condition(&credential, "Renewed"), "False", "{credential}");
+    assert_eq!(reason(&credential, "Renewed"), "SecretReadFailed", "{credential}");
+    let before = reads_of_target(&cluster);
+    cluster.pass(MINUTE * 2).await;
+    let failed = reads_of_target(&cluster) - before;
+    assert!((3..=10).contains(&failed), "{failed} reads, which are at most 30 s apart");
+    let events = cluster.api.as_user("test").list("events", "alpha");
+    let failures: Vec<&Value> = events.iter().filter(|event| event["reason"] == "RenewalFailed").collect();
+    assert_eq!(failures.len(), 1, "{events:?}");
+    assert!(failures[0]["series"].is_null(), "it is said once: {failures:?}");
+    cluster.api.clear_faults();
+    cluster.pass(MINUTE).await;
+    let credential = cluster.api.as_user("test").get(CREDENTIALS, "alpha", "agent-0").expect("it is there");
+    assert_eq!(condition(&credential, "Ready"), "True", "{credential}");
+    assert_eq!(condition(&credential, "Renewed"), "True", "{credential}");
 }

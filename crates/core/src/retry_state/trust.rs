@@ -91,7 +91,7 @@ impl RetryState {
     #[must_use]
     pub fn held_unread(&self) -> Option<&TokenMetadata> {
         let last = self.last_held().map(|last| &last.token_metadata);
-        last.filter(|last| !self.distrusts_token(Some(last)))
+        last.filter(|&last| !self.distrusts_token(Some(last)))
     }
 
     /// The answer to a write was lost, so that what it made of the Secret to write is not known. Managed fields still show the
@@ -134,10 +134,14 @@ impl RetryState {
     }
 
     /// Nothing is read any more of a credential that is being deleted: reads that failed are no longer reported. Where
-    /// others wrote the data (`is_suspect`), it stays reported that it could not be read, since no one knows what it is.
-    pub fn nothing_to_read(&mut self, is_suspect: bool) {
-        self.reads.client = None;
-        if !is_suspect {
+    /// others wrote the data (`is_suspect`), it stays reported that it could not be read, since no one knows what it is. Where
+    /// nothing describes the token (`is_undescribed`), the data is read again, maybe together with the client Secret: these
+    /// reads wait.
+    pub fn nothing_to_read(&mut self, is_suspect: bool, is_undescribed: bool) {
+        if !is_undescribed {
+            self.reads.client = None;
+        }
+        if !(is_suspect || is_undescribed) {
             self.reads.target_data = None;
         }
     }

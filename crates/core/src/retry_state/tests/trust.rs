@@ -188,15 +188,19 @@ fn conflict_of_before_a_start_is_read_and_attempted_after_a_wait_and_goes_on_wit
 
 #[test]
 fn reads_that_failed_are_not_reported_of_a_credential_of_which_nothing_is_read_any_more() {
-    let failed = |is_suspect: bool| {
+    let failed = |is_suspect: bool, is_undescribed: bool| {
         let mut state = new();
         for what in [Fetch::TargetData, Fetch::Client] {
             let failure = Failure::new(Reason::SecretReadFailed, "because");
             state.read(what, Err(failure), TimeDelta::zero(), "uid", at(0));
         }
-        state.nothing_to_read(is_suspect);
-        state.reported(at(0)).last_failure.is_some()
+        state.nothing_to_read(is_suspect, is_undescribed);
+        let waits = state.reads_not_before(at(0));
+        (state.reported(at(0)).last_failure.is_some(), waits.target_data.is_some(), waits.client.is_some())
     };
-    assert!(!failed(false));
-    assert!(failed(true), "whether the token is good is not known");
+    assert_eq!(failed(false, false), (false, false, false));
+    assert_eq!(failed(true, false), (true, true, false), "whether the token is good is not known");
+    for is_suspect in [false, true] {
+        assert_eq!(failed(is_suspect, true), (true, true, true), "both are read again");
+    }
 }
