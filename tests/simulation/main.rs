@@ -282,6 +282,11 @@ fn reads_of_a_secret_of_a_held_credential_that_fail_grow_apart_and_are_reported_
 }
 
 #[test]
+fn secret_of_another_spec_is_not_read_at_a_start_before_its_time() {
+    in_paused_time(untrusted::play_suspended());
+}
+
+#[test]
 fn attempt_that_is_not_allowed_holds_up_no_other_one_while_it_is_reported() {
     in_paused_time(slots::play_not_allowed());
 }

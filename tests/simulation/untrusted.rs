@@ -93,3 +93,26 @@ pub async fn play_held() {
     assert_eq!(condition(&credential, "Ready"), "True", "{credential}");
     assert_eq!(condition(&credential, "Renewed"), "True", "{credential}");
 }
+
+/// The spec was edited while the credential is suspended, so that the token counts for nothing: a process that starts reads
+/// it no earlier than any other one.
+pub async fn play_suspended() {
+    let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
+    cluster.start();
+    cluster.create_credential("opaque");
+    cluster.pass(MINUTE).await;
+    let user = cluster.api.as_user("kubectl");
+    for spec in [json!({"suspend": true}), json!({"scopes": ["scope-1"]})] {
+        user.patch(CREDENTIALS, "alpha", "agent-0", &json!({"spec": spec})).expect("it is valid");
+        cluster.pass(SOON).await;
+    }
+    let (_, status) = ready(&cluster);
+    assert!(status.to_string().contains("Suspended") && status["issuedAt"].is_null(), "{status}");
+    cluster.replicas.remove(0).crash().await;
+    let before = reads_of_target(&cluster);
+    cluster.start();
+    cluster.pass(MINUTE - SOON).await;
+    assert_eq!(reads_of_target(&cluster), before);
+    cluster.pass(MINUTE * 15).await;
+    assert_eq!(reads_of_target(&cluster), before + 1, "it is read once");
+}

@@ -70,20 +70,20 @@ impl Trust {
 }
 
 impl RetryState {
-    /// Whether nothing speaks against the token that the Secret records: at a start, the status must say that the Secret held
-    /// it.
+    /// Whether nothing speaks against the token of the Secret, if one counts: at a start, the status must say that the Secret
+    /// held it.
     #[must_use]
-    pub fn vouches_for(&self, recorded: Option<&TokenMetadata>) -> bool {
-        let Some((reported, recorded)) = self.trust.reported.as_ref().zip(recorded) else { return true };
-        reported.issued_at == Some(recorded.issued_at)
+    pub fn vouches_for(&self, token: Option<&TokenMetadata>) -> bool {
+        let Some((reported, token)) = self.trust.reported.as_ref().zip(token) else { return true };
+        reported.issued_at == Some(token.issued_at)
     }
 
-    /// Whether the token that the Secret records must not count before its data is read. At a start, one that was never
+    /// Whether the token of the Secret must not count before its data is read. At a start, one that was never
     /// reported to be good does not; another one does while it is being read.
     #[must_use]
-    pub fn distrusts_token(&self, recorded: Option<&TokenMetadata>) -> bool {
+    pub fn distrusts_token(&self, token: Option<&TokenMetadata>) -> bool {
         let was_ready = self.trust.reported.as_ref().is_some_and(|reported| reported.is_ready);
-        self.trust.is_token_untrusted || !(was_ready || self.vouches_for(recorded))
+        self.trust.is_token_untrusted || !(was_ready || self.vouches_for(token))
     }
 
     /// The token that the Secret held when it was read last, where nothing more is known of the Secret: one that must not

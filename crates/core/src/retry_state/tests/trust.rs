@@ -145,6 +145,19 @@ fn token_that_the_status_does_not_vouch_for_is_read_at_a_start_and_any_other_is_
 }
 
 #[test]
+fn token_of_another_spec_that_was_not_looked_at_is_not_trusted_once_the_spec_is_its_own() {
+    let [version, ..] = versions();
+    let mut state = started(Some(("False", "SecretReadFailed")), Some(0), None);
+    let token_metadata = samples::content().token_metadata;
+    for (form, expected) in [(Form::TypeUnknown, Integrity::Untrusted), (Form::Writable, Integrity::Verified)] {
+        let token_metadata = Some(token_metadata.clone());
+        let held = Held { token_metadata, data: Integrity::Verified, drift: Drift::None, form };
+        state.remember_observed(&ObservedState { target: Target::Ours(held), ..observed(None) }, Some(&version));
+        assert_eq!(unread(&state, &version), expected);
+    }
+}
+
+#[test]
 fn token_that_must_not_count_before_it_is_read_does_not_while_the_secret_cannot_be_read() {
     let content = samples::content();
     let mut state = new();
