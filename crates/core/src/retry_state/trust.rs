@@ -9,7 +9,10 @@ use itwin_api::credential::CredentialStatus;
 use itwin_oauth::sensitive::Sensitive;
 
 use super::{INHERITED_BACKOFF, RetryState};
-use crate::{status, token::TokenMetadata};
+use crate::{last_held::LastHeld, status, token::TokenMetadata};
+
+/// In a conflict the first read waits for at most this fraction of what is left of the token: 1/6, as after a failure.
+const LEFT_FRACTION: i32 = 6;
 
 /// What is not certain about a version that was not read.
 #[derive(Default)]
@@ -151,4 +154,10 @@ impl RetryState {
 pub(super) fn inherited_wait(uid: &str) -> TimeDelta {
     let spread = INHERITED_BACKOFF.num_milliseconds() as f64 * itwin_api::digest::unit_interval(["start", uid]);
     TimeDelta::milliseconds(spread as i64)
+}
+
+/// The same in a conflict, which holds up no renewal: it is short next to what is left of the token.
+pub(super) fn within_what_is_left(wait: TimeDelta, last_held: Option<&LastHeld>, now: DateTime<Utc>) -> TimeDelta {
+    last_held
+        .map_or(wait, |held| wait.min((held.token_metadata.expires_at - now) / LEFT_FRACTION).max(TimeDelta::zero()))
 }

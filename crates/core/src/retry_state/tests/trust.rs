@@ -200,6 +200,33 @@ fn conflict_of_before_a_start_is_read_and_attempted_after_a_wait_and_goes_on_wit
 }
 
 #[test]
+fn conflict_of_before_a_start_waits_no_longer_than_a_renewal_can() {
+    let until = |left: Option<i64>| {
+        let of_before = credential(json!({
+            "observedGeneration": 1,
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "TokenValid", "message": "because",
+                "lastTransitionTime": time::to_rfc3339(at(0)),
+            }],
+            "issuer": "https://ims.example.com",
+            "issuedAt": time::to_rfc3339(at(0)),
+            "expiresAt": left.map(|left| time::to_rfc3339(at(100 + left))),
+            "consecutiveFailures": 0,
+            "lastFailure": {"time": time::to_rfc3339(at(50)), "reason": "SecretConflict", "message": "so"},
+        }));
+        let state = RetryState::recall(&of_before, at(100));
+        (state.reads_not_before(at(100)).target_data, state.backoff_until(&key(), at(100)))
+    };
+    let (spread, _) = until(None);
+    assert!(spread > Some(at(102)), "{spread:?}");
+    assert_eq!(until(Some(3600)).0, spread, "there is time");
+    let (read, attempt) = until(Some(10));
+    assert!(read.is_some_and(|read| at(101) < read && read < at(102)), "{read:?}");
+    assert_eq!(attempt, read);
+    assert_eq!(until(Some(-10)), (None, Some(at(100))), "it has expired");
+}
+
+#[test]
 fn reads_that_failed_are_not_reported_of_a_credential_of_which_nothing_is_read_any_more() {
     let failed = |is_suspect: bool, is_undescribed: bool| {
         let mut state = new();
