@@ -209,6 +209,12 @@ impl ObservedState {
         matches!(&self.target, Target::Ours(Held { data: Integrity::Verified, .. }))
     }
 
+    /// Whether the Secret is known to hold a token that is valid and for the current spec.
+    #[must_use]
+    pub fn holds_good(&self, now: DateTime<Utc>) -> bool {
+        self.is_verified() && self.held_for_spec().is_some_and(|token_metadata| token_metadata.expires_at > now)
+    }
+
     /// Whether something of the Secret differs from what it should be.
     #[must_use]
     pub fn has_drifted(&self) -> bool {

@@ -103,10 +103,10 @@ impl RetryState {
         self.trust.is_uncertain = true;
     }
 
-    /// The same where a token was written; `was_verified` says whether a good one was there before.
-    pub fn token_uncertain(&mut self, was_verified: bool) {
+    /// The same where a token was written; `was_good` says whether a good one was there before.
+    pub fn token_uncertain(&mut self, was_good: bool) {
         self.trust.is_uncertain = true;
-        self.trust.is_token_untrusted |= !was_verified;
+        self.trust.is_token_untrusted |= !was_good;
     }
 
     /// A write made something else of the Secret to write than what was sent, as admission may. The answer has this `token`

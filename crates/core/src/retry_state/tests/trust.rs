@@ -86,6 +86,31 @@ fn create_whose_answer_is_lost_is_no_sign_of_the_secret_and_its_token_does_not_c
 }
 
 #[test]
+fn update_whose_answer_is_lost_over_a_token_that_was_no_good_does_not_count_before_it_is_read() {
+    let [first, second, _] = versions();
+    let observed = |data: Integrity, request: &str| {
+        let mut token_metadata = samples::content().token_metadata;
+        token_metadata.request = request.into();
+        let held = Held { token_metadata: Some(token_metadata), data, drift: Drift::None, form: Form::Writable };
+        ObservedState { target: Target::Ours(held), ..samples::observed_state() }
+    };
+    for (number, (observed, second_of_write, expected)) in [
+        (observed(Integrity::Verified, "request"), 3599, Integrity::Unverified),
+        (observed(Integrity::Verified, "request"), 3600, Integrity::Untrusted),
+        (observed(Integrity::Verified, "another"), 1, Integrity::Untrusted),
+        (observed(Integrity::Unverified, "request"), 1, Integrity::Untrusted),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut state = new();
+        state.target_verified(first.clone());
+        state.token_uncertain(observed.holds_good(at(second_of_write)));
+        assert_eq!(unread(&state, &second), expected, "row {number}");
+    }
+}
+
+#[test]
 fn secret_was_there_once_a_version_of_it_is_seen_that_may_be_written() {
     let [version, ..] = versions();
     let held = Held { token_metadata: None, data: Integrity::Tampered, drift: Drift::None, form: Form::Presumed };
