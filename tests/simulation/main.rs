@@ -277,7 +277,7 @@ fn token_that_is_known_not_to_be_stored_does_not_count_while_the_secret_cannot_b
 }
 
 #[test]
-fn reads_of_a_secret_of_a_held_credential_that_fail_grow_apart_and_are_reported_once() {
+fn reads_of_a_secret_of_a_held_credential_that_fail_wait_ever_longer_and_are_reported_once() {
     in_paused_time(untrusted::play_held());
 }
 

@@ -82,7 +82,7 @@ pub async fn play_held() {
     let before = reads_of_target(&cluster);
     cluster.pass(MINUTE * 2).await;
     let failed = reads_of_target(&cluster) - before;
-    assert!((3..=10).contains(&failed), "{failed} reads, which are at most 30 s apart");
+    assert!((3..=10).contains(&failed), "{failed} reads, one in at most 30 s");
     let events = cluster.api.as_user("test").list("events", "alpha");
     let failures: Vec<&Value> = events.iter().filter(|event| event["reason"] == "RenewalFailed").collect();
     assert_eq!(failures.len(), 1, "{events:?}");

@@ -327,7 +327,7 @@ impl RetryState {
             Target::Unread { .. } | Target::Presumed => {}
             Target::Ours(held) if held.data.is_unread() => {}
             Target::Ours(Held { token_metadata: Some(token_metadata), data: Integrity::Verified, drift, form }) => {
-                // one of another spec was not looked at, and may be one of the next spec
+                // nothing was found out about one of another spec, which may be that of the next spec
                 if form.is_read() || self.vouches_for(Some(token_metadata)) {
                     self.trust.regained();
                     // damage to anything except the token is found only by a read

@@ -170,7 +170,7 @@ fn token_that_the_status_does_not_vouch_for_is_read_at_a_start_and_any_other_is_
 }
 
 #[test]
-fn token_of_another_spec_that_was_not_looked_at_is_not_trusted_once_the_spec_is_its_own() {
+fn token_of_another_spec_that_was_not_read_is_not_trusted_once_the_spec_is_its_own() {
     let [version, ..] = versions();
     let mut state = started(Some(("False", "SecretReadFailed")), Some(0), None);
     let token_metadata = samples::content().token_metadata;
