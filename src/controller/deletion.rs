@@ -60,10 +60,13 @@ impl Reconciler<'_> {
         Ok(None)
     }
 
-    /// No data is read any more, so that no read that failed is made again.
+    /// No data is read any more, so that no read that failed is made again, unless only another one shows what the Secret
+    /// holds.
     fn nothing_to_read(&mut self) {
-        let is_suspect = matches!(self.observe().target, Target::Ours(Held { data: Integrity::Suspect, .. }));
-        self.retry_state.nothing_to_read(is_suspect);
+        let observed = self.observe();
+        let is_suspect = matches!(&observed.target, Target::Ours(Held { data: Integrity::Suspect, .. }));
+        let is_undescribed = self.is_undescribed(&observed);
+        self.retry_state.nothing_to_read(is_suspect, is_undescribed);
     }
 
     /// Finds out whether the Secret still holds the token. Returns the wait before the next read, if the last one

@@ -60,9 +60,10 @@ pub fn observe(
         Known::Unknown if !is_new(references, retry_state) && index.is_not_shown(&references.client) => Known::Absent,
         known => known,
     };
+    let desired = desired(references);
     let target = match &known_target {
         Known::Unknown if is_new(references, retry_state) => Target::Presumed,
-        known => target(references, retry_state, fetched, known, *others),
+        known => target(references, retry_state, fetched, known, *others, (&desired, &authority)),
     };
     let written_by = writer_of_client(references, &known_client, *others);
     let retry_key = retry_key(retry_state, revision, (&known_client, written_by.as_ref()), &target);
@@ -92,7 +93,7 @@ pub fn observe(
     });
     ObservedState {
         uid: references.uid.clone(),
-        desired: desired(references),
+        desired,
         suspend: spec.suspend,
         renewal_request: renewal_request(&retry_state.renewal_clues(annotation, renewed_for), now),
         authority,

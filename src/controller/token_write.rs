@@ -130,7 +130,7 @@ impl Reconciler<'_> {
             error => {
                 let after = self.keep(content);
                 if error.may_have_written() {
-                    self.retry_state.token_uncertain(observed.is_verified());
+                    self.retry_state.token_uncertain(observed.holds_good(self.context.clock.now()));
                 }
                 // whether it was written before the answer was lost, and whether it is immutable, only the Secret shows
                 self.forget_target();

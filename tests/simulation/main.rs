@@ -36,6 +36,7 @@ mod stale;
 mod tenant;
 mod typed;
 mod undescribed;
+mod untrusted;
 mod unwritten;
 
 use mutants::Mutant;
@@ -273,6 +274,21 @@ fn token_that_only_a_missing_client_secret_can_verify_is_kept_until_it_is_there(
 #[test]
 fn secret_of_a_held_credential_whose_annotations_were_removed_is_read_once_and_its_status_is_true() {
     in_paused_time(undescribed::play_held());
+}
+
+#[test]
+fn token_that_is_known_not_to_be_stored_does_not_count_while_the_secret_cannot_be_read() {
+    in_paused_time(untrusted::play_unread());
+}
+
+#[test]
+fn reads_of_a_secret_of_a_held_credential_that_fail_wait_ever_longer_and_are_reported_once() {
+    in_paused_time(untrusted::play_held());
+}
+
+#[test]
+fn secret_of_another_spec_is_not_read_at_a_start_before_its_time() {
+    in_paused_time(untrusted::play_suspended());
 }
 
 #[test]

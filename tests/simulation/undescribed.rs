@@ -213,7 +213,7 @@ pub async fn play_without_client() {
 }
 
 /// How often the Secret was read.
-fn reads_of_target(cluster: &Cluster) -> usize {
+pub fn reads_of_target(cluster: &Cluster) -> usize {
     let requests = cluster.api.requests();
     requests.iter().filter(|entry| entry.method == "GET" && entry.path.contains("/secrets/agent-0")).count()
 }

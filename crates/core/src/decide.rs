@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     messages,
     object::ObjectVersion,
-    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target},
+    observed::{Authority, Client, Drift, Form, Held, History, Integrity, ObservedState, RenewalRequest, Target},
     restart::Restart,
     schedule,
     token::TokenMetadata,
@@ -63,7 +63,7 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
 fn suspended(observed: &ObservedState) -> Action {
     match &observed.target {
         Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
-        Target::Ours(held) if is_owner_due(observed, held) => patch_metadata(observed, held),
+        Target::Ours(held) if is_owner_due(observed, held) => patch_owner(observed, held),
         Target::Ours(held) if held.data.is_unread() || is_check_due(observed, held) => {
             fetch(observed, Fetch::TargetData)
         }
@@ -77,7 +77,7 @@ fn suspended(observed: &ObservedState) -> Action {
 pub fn release(observed: &ObservedState) -> Option<Action> {
     match &observed.target {
         Target::Unread { .. } => Some(fetch(observed, Fetch::Target)),
-        Target::Ours(held) if is_owner_due(observed, held) => Some(patch_metadata(observed, held)),
+        Target::Ours(held) if is_owner_due(observed, held) => Some(patch_owner(observed, held)),
         _ => None,
     }
 }
@@ -93,6 +93,23 @@ fn fetch(observed: &ObservedState, what: Fetch) -> Action {
         Some(until) => Action::AwaitBackoff { until: *until },
         None => Action::Fetch(what),
     }
+}
+
+/// The data is read for what must not wait, unless the last reads of it failed. The wait before the first read after a start
+/// in a conflict only spares the API server.
+fn read_at_once(observed: &ObservedState) -> Action {
+    if observed.history.has_data_read_failed {
+        fetch(observed, Fetch::TargetData)
+    } else {
+        Action::Fetch(Fetch::TargetData)
+    }
+}
+
+/// Until when reads wait that a request needs; that of the data after a start in a conflict holds up no user.
+fn reads_wait(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let History { reads, has_data_read_failed, .. } = &observed.history;
+    let data = reads.target_data.filter(|_| *has_data_read_failed || !observed.is_asked_for(now));
+    [reads.target, data, reads.client].into_iter().flatten().max()
 }
 
 /// Whether what others changed may be reverted now.
@@ -111,6 +128,11 @@ fn may_patch_own(observed: &ObservedState) -> bool {
 /// Whether the owner reference is to be written, which waits for nothing: the credential may be deleted at any time.
 fn is_owner_due(observed: &ObservedState, held: &Held) -> bool {
     held.drift == Drift::Ownership && may_patch_own(observed) && !matches!(held.form, Form::OtherType(_))
+}
+
+/// The owner reference is written, once it is known that the Secret is one to be written.
+fn patch_owner(observed: &ObservedState, held: &Held) -> Action {
+    if held.form == Form::TypeUnknown { read_at_once(observed) } else { Action::PatchMetadata }
 }
 
 /// Labels, annotations and owner reference are written, once it is known that the Secret is one to be written.
@@ -146,10 +168,10 @@ fn restart(observed: &ObservedState, held: &Held) -> Option<Action> {
 /// What is next for the Secret and its token, and then for workloads.
 fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
     if is_owner_due(observed, held) {
-        return patch_metadata(observed, held);
+        return patch_owner(observed, held);
     }
     if held.data.is_unread() {
-        return fetch(observed, Fetch::TargetData);
+        return if observed.is_asked_for(now) { read_at_once(observed) } else { fetch(observed, Fetch::TargetData) };
     }
     if let Form::OtherType(type_) = &held.form {
         // nothing can be written, so that nothing is requested either; the token that it may have stays as it is
@@ -317,9 +339,9 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     if let Some(until) = observed.history.change_not_before.filter(|_| is_change && !observed.is_asked_for(now)) {
         return Action::AwaitBackoff { until };
     }
-    if let Some(until) = observed.history.reads.iter().max() {
+    if let Some(until) = reads_wait(observed, now) {
         // it would be admitted for nothing
-        return Action::AwaitBackoff { until: *until };
+        return Action::AwaitBackoff { until };
     }
     if !observed.is_admitted {
         // before anything is read: what waits costs no call

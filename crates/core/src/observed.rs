@@ -134,6 +134,19 @@ pub enum Client {
     },
 }
 
+impl Desired {
+    /// Whether a token was requested for this, of the authority as far as it is known.
+    #[must_use]
+    pub fn is_answered_by(&self, token_metadata: &TokenMetadata, authority: &Authority) -> bool {
+        let other_issuer = authority.issuer().is_some_and(|issuer| *issuer != *token_metadata.issuer);
+        let is_same = |recorded: &Option<Arc<str>>, desired: &str| recorded.as_deref().is_none_or(|is| is == desired);
+        *token_metadata.request == *self.request
+            && !other_issuer
+            && is_same(&token_metadata.authority, &self.authority)
+            && is_same(&token_metadata.client_reference, &self.client_reference)
+    }
+}
+
 impl Authority {
     /// The issuer, if the authority can be asked.
     #[must_use]
@@ -161,14 +174,7 @@ impl ObservedState {
     /// The token that the Secret holds for the current spec, expired or not.
     #[must_use]
     pub fn held_for_spec(&self) -> Option<&TokenMetadata> {
-        let token_metadata = self.held()?;
-        let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if **issuer != *token_metadata.issuer);
-        let is_same = |recorded: &Option<Arc<str>>, desired: &str| recorded.as_deref().is_none_or(|is| is == desired);
-        (*token_metadata.request == *self.desired.request
-            && !other_issuer
-            && is_same(&token_metadata.authority, &self.desired.authority)
-            && is_same(&token_metadata.client_reference, &self.desired.client_reference))
-        .then_some(token_metadata)
+        self.held().filter(|&token_metadata| self.desired.is_answered_by(token_metadata, &self.authority))
     }
 
     /// The token that the Secret holds for the current spec and for the client as it is: another one must not expire
@@ -201,6 +207,12 @@ impl ObservedState {
     #[must_use]
     pub fn is_verified(&self) -> bool {
         matches!(&self.target, Target::Ours(Held { data: Integrity::Verified, .. }))
+    }
+
+    /// Whether the Secret is known to hold a token that is valid and for the current spec.
+    #[must_use]
+    pub fn holds_good(&self, now: DateTime<Utc>) -> bool {
+        self.is_verified() && self.held_for_spec().is_some_and(|token_metadata| token_metadata.expires_at > now)
     }
 
     /// Whether something of the Secret differs from what it should be.

@@ -26,7 +26,7 @@ use self::{
     better_token::BetterTokenWait,
     compared::Compared,
     spec::{AskedWait, Edits},
-    trust::{Trust, inherited_wait},
+    trust::{Trust, inherited_wait, within_what_is_left},
 };
 use crate::{
     client_expiry::Expires,
@@ -275,6 +275,7 @@ impl RetryState {
         let is_current = is_current(credential, previous);
         let last_failure = last_failure.filter(|_| is_current);
         let is_conflict = last_failure.as_ref().is_some_and(|(_, failure)| failure.reason == Reason::SecretConflict);
+        let wait = if is_conflict { within_what_is_left(wait, last_held.as_ref(), now) } else { wait };
         // no time is reported while the credential waits for its authority
         let not_before = (failures > 0 || is_conflict)
             .then(|| previous.renew_at.as_deref().and_then(time::from_rfc3339).unwrap_or(now + wait).min(now + wait));

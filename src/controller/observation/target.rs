@@ -8,7 +8,7 @@ use itwin_core::{
     contenders::{self, Contender},
     desired_secret,
     object::ObjectKey,
-    observed::{Held, Target},
+    observed::{Authority, Desired, Held, Target},
     ownership,
     retry_state::RetryState,
     secret_state::{self, DataClues, MetadataClues, ReadData, TokenClues},
@@ -31,19 +31,20 @@ pub(super) fn contender(credential: &ITwinServiceCredential) -> Contender {
     }
 }
 
-/// What is known of the Secret that a credential writes.
+/// What is known of the Secret that a credential writes, which wants this of an authority.
 pub(super) fn target(
     references: &References<'_>,
     retry_state: &RetryState,
     fetched: &FetchedSecrets,
     known: &Known,
     others: &dyn Others,
+    (desired, authority): (&Desired, &Authority),
 ) -> Target {
     let (ours, secret) = (contender(references.credential), &references.target.name);
     let older_reader = || contenders::older_reader(secret, &ours, &others.readers(&references.target));
     let secret_metadata = match known {
         Known::Unknown => {
-            let last = retry_state.last_held().map(|held| held.token_metadata.clone());
+            let last = retry_state.held_unread().cloned();
             return Target::Unread { last };
         }
         Known::Absent => {
@@ -61,7 +62,9 @@ pub(super) fn target(
     };
     let token = secret_state::token(read, &token_clues);
     let (token_metadata, _) = token;
-    let clues = data_clues(references.credential, retry_state, secret_metadata, token);
+    // one of an earlier spec counts for nothing, so that nothing is to be found out about it
+    let counting = token_metadata.filter(|&token_metadata| desired.is_answered_by(token_metadata, authority));
+    let clues = data_clues(references.credential, retry_state, secret_metadata, token, counting);
     let ObjectKey { namespace, name } = &references.key;
     let writer = ownership::Writer { namespace, name, uid: &references.uid };
     match ownership::owner(&secret_metadata.ownership, secret, &writer, &|uid| others.living(uid)) {
@@ -96,21 +99,21 @@ fn data_clues<'a>(
     retry_state: &'a RetryState,
     secret_metadata: &SecretMetadata,
     (token_metadata, is_undescribed): (Option<&TokenMetadata>, bool),
+    counting: Option<&TokenMetadata>,
 ) -> DataClues<'a> {
     let template = credential.spec.secret_template.as_ref();
-    let recorded = secret_metadata.token_metadata.as_ref();
     DataClues {
         is_verified_version: retry_state.is_target_verified(&secret_metadata.version),
         // with fewer than these keys, others took some away
         sole_writer_of: secret_metadata
             .sole_writer_of
-            .filter(|written| *written >= secret_keys::DATA_KEYS.len() && retry_state.vouches_for(recorded)),
+            .filter(|written| *written >= secret_keys::DATA_KEYS.len() && retry_state.vouches_for(counting)),
         keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
         may_be_immutable: secret_metadata.may_be_immutable,
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
         has_token_metadata: token_metadata.is_some() && !is_undescribed,
         is_disproved: retry_state.is_disproved(&secret_metadata.version),
-        is_token_untrusted: retry_state.distrusts_token(recorded),
+        is_token_untrusted: retry_state.distrusts_token(counting),
         is_undescribed,
         type_: retry_state.target_type(&secret_metadata.version),
     }
@@ -139,3 +142,6 @@ fn metadata_clues(
         is_data_tampered: read.is_some_and(|read| read.is_token_intact && !read.is_ours),
     }
 }
+
+#[cfg(test)]
+mod tests;

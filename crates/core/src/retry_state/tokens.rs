@@ -304,6 +304,7 @@ impl RetryState {
     pub fn prove(&mut self, version: ObjectVersion) {
         self.verified_target = Some(version.clone());
         self.undescribed = Some((version, true));
+        self.trust.regained();
     }
 
     /// Whether this version of the Secret holds the token that is remembered; `None` if no read showed that.
@@ -325,11 +326,14 @@ impl RetryState {
             // what was remembered may prove that the token in it is good
             Target::Unread { .. } | Target::Presumed => {}
             Target::Ours(held) if held.data.is_unread() => {}
-            Target::Ours(Held { token_metadata: Some(token_metadata), data: Integrity::Verified, drift, .. }) => {
-                self.trust.regained();
-                // damage to anything except the token is found only by a read
-                if *drift != Drift::Data {
-                    self.verified_target = version.cloned();
+            Target::Ours(Held { token_metadata: Some(token_metadata), data: Integrity::Verified, drift, form }) => {
+                // nothing was found out about one of another spec, which may be that of the next spec
+                if form.is_read() || self.vouches_for(Some(token_metadata)) {
+                    self.trust.regained();
+                    // damage to anything except the token is found only by a read
+                    if *drift != Drift::Data {
+                        self.verified_target = version.cloned();
+                    }
                 }
                 if self.last_held.as_ref().is_none_or(|last| last.token_metadata != *token_metadata) {
                     let token_metadata = token_metadata.clone();

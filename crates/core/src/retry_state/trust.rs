@@ -9,7 +9,10 @@ use itwin_api::credential::CredentialStatus;
 use itwin_oauth::sensitive::Sensitive;
 
 use super::{INHERITED_BACKOFF, RetryState};
-use crate::{status, token::TokenMetadata};
+use crate::{last_held::LastHeld, status, token::TokenMetadata};
+
+/// In a conflict the first read waits for at most this fraction of what is left of the token: 1/6, as after a failure.
+const LEFT_FRACTION: i32 = 6;
 
 /// What is not certain about a version that was not read.
 #[derive(Default)]
@@ -70,20 +73,28 @@ impl Trust {
 }
 
 impl RetryState {
-    /// Whether nothing speaks against the token that the Secret records: at a start, the status must say that the Secret held
-    /// it.
+    /// Whether nothing speaks against the token of the Secret, if one counts: at a start, the status must say that the Secret
+    /// held it.
     #[must_use]
-    pub fn vouches_for(&self, recorded: Option<&TokenMetadata>) -> bool {
-        let Some((reported, recorded)) = self.trust.reported.as_ref().zip(recorded) else { return true };
-        reported.issued_at == Some(recorded.issued_at)
+    pub fn vouches_for(&self, token: Option<&TokenMetadata>) -> bool {
+        let Some((reported, token)) = self.trust.reported.as_ref().zip(token) else { return true };
+        reported.issued_at == Some(token.issued_at)
     }
 
-    /// Whether the token that the Secret records must not count before its data is read. At a start, one that was never
+    /// Whether the token of the Secret must not count before its data is read. At a start, one that was never
     /// reported to be good does not; another one does while it is being read.
     #[must_use]
-    pub fn distrusts_token(&self, recorded: Option<&TokenMetadata>) -> bool {
+    pub fn distrusts_token(&self, token: Option<&TokenMetadata>) -> bool {
         let was_ready = self.trust.reported.as_ref().is_some_and(|reported| reported.is_ready);
-        self.trust.is_token_untrusted || !(was_ready || self.vouches_for(recorded))
+        self.trust.is_token_untrusted || !(was_ready || self.vouches_for(token))
+    }
+
+    /// The token that the Secret held when it was read last, where nothing more is known of the Secret: one that must not
+    /// count before its data is read does not count while it cannot be read.
+    #[must_use]
+    pub fn held_unread(&self) -> Option<&TokenMetadata> {
+        let last = self.last_held().map(|last| &last.token_metadata);
+        last.filter(|&last| !self.distrusts_token(Some(last)))
     }
 
     /// The answer to a write was lost, so that what it made of the Secret to write is not known. Managed fields still show the
@@ -92,10 +103,10 @@ impl RetryState {
         self.trust.is_uncertain = true;
     }
 
-    /// The same where a token was written; `was_verified` says whether a good one was there before.
-    pub fn token_uncertain(&mut self, was_verified: bool) {
+    /// The same where a token was written; `was_good` says whether a good one was there before.
+    pub fn token_uncertain(&mut self, was_good: bool) {
         self.trust.is_uncertain = true;
-        self.trust.is_token_untrusted |= !was_verified;
+        self.trust.is_token_untrusted |= !was_good;
     }
 
     /// A write made something else of the Secret to write than what was sent, as admission may. The answer has this `token`
@@ -126,10 +137,14 @@ impl RetryState {
     }
 
     /// Nothing is read any more of a credential that is being deleted: reads that failed are no longer reported. Where
-    /// others wrote the data (`is_suspect`), it stays reported that it could not be read, since no one knows what it is.
-    pub fn nothing_to_read(&mut self, is_suspect: bool) {
-        self.reads.client = None;
-        if !is_suspect {
+    /// others wrote the data (`is_suspect`), it stays reported that it could not be read, since no one knows what it is. Where
+    /// nothing describes the token (`is_undescribed`), the data is read again, maybe together with the client Secret: these
+    /// reads wait.
+    pub fn nothing_to_read(&mut self, is_suspect: bool, is_undescribed: bool) {
+        if !is_undescribed {
+            self.reads.client = None;
+        }
+        if !(is_suspect || is_undescribed) {
             self.reads.target_data = None;
         }
     }
@@ -139,4 +154,10 @@ impl RetryState {
 pub(super) fn inherited_wait(uid: &str) -> TimeDelta {
     let spread = INHERITED_BACKOFF.num_milliseconds() as f64 * itwin_api::digest::unit_interval(["start", uid]);
     TimeDelta::milliseconds(spread as i64)
+}
+
+/// The same in a conflict, which holds up no renewal: it is short next to what is left of the token.
+pub(super) fn within_what_is_left(wait: TimeDelta, last_held: Option<&LastHeld>, now: DateTime<Utc>) -> TimeDelta {
+    last_held
+        .map_or(wait, |held| wait.min((held.token_metadata.expires_at - now) / LEFT_FRACTION).max(TimeDelta::zero()))
 }

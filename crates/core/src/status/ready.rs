@@ -39,7 +39,8 @@ fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
         (None, _) if is_going => (Reason::Pending, without_attempt(inputs)),
         (None, None) => (Reason::Pending, "no token was requested for this spec yet".to_owned()),
         (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
-        (Some((_, failure)), _) if is_going => {
+        // nothing is claimed of what could not be read
+        (Some((_, failure)), _) if is_going || matches!(inputs.observed.target, Target::Unread { .. }) => {
             (failure.reason, format!("{}{}", without_attempt(inputs), because(inputs)))
         }
         (Some((_, failure)), _) => {
@@ -48,7 +49,7 @@ fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
     }
 }
 
-/// Why a credential that is being deleted has no token: nothing is claimed of a Secret that was not read.
+/// Why a credential has no token for which nothing is requested: nothing is claimed of a Secret that was not read.
 fn without_attempt(inputs: &Inputs<'_>) -> String {
     let secret = inputs.secret;
     match &inputs.observed.target {

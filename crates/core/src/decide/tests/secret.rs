@@ -172,6 +172,40 @@ fn template_that_is_refused_holds_up_neither_the_owner_reference_nor_a_token() {
 }
 
 #[test]
+fn wait_of_a_start_in_a_conflict_holds_up_neither_the_owner_nor_a_user() {
+    let waits = settled().holding(|held| (held.data, held.form) = (Integrity::Unverified, Form::TypeUnknown));
+    let waits = waits.with(|observed| observed.history.reads.target_data = Some(at(9)));
+    let (later, now) = (Action::AwaitBackoff { until: at(9) }, Action::Fetch(Fetch::TargetData));
+    let without_owner = |observed: &ObservedState| {
+        let drifted = |held: &mut Held| {
+            (held.data, held.form, held.drift) = (Integrity::Unverified, Form::TypeUnknown, Drift::Ownership);
+        };
+        observed.clone().holding(drifted)
+    };
+    let suspended = waits.clone().with(|observed| observed.suspend = true);
+    let fresh = Some(RenewalRequest { fresh: true, not_before: None });
+    let asked = |observed: &ObservedState| observed.clone().with(|observed| observed.renewal_request = fresh);
+    for (number, (observed, first, after_failure)) in [
+        (waits.clone(), &later, &later),
+        (without_owner(&waits), &now, &later),
+        (suspended.clone(), &later, &later),
+        (without_owner(&suspended), &now, &later),
+        (asked(&waits), &now, &later),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(decide(&observed, at(1)), *first, "row {number}");
+        let failed = observed.with(|observed| observed.history.has_data_read_failed = true);
+        assert_eq!(decide(&failed, at(1)), *after_failure, "row {number}, after a read that failed");
+    }
+    assert_eq!(release(&without_owner(&waits)), Some(now));
+    let gone = waits.with(|observed| (observed.target, observed.client) = (Target::Absent, usable(None)));
+    assert_eq!(decide(&gone, at(1)), later);
+    assert_eq!(decide(&asked(&gone), at(1)), Action::RequestToken(IssueReason::Missing));
+}
+
+#[test]
 fn ownership_is_restored_while_suspended_and_before_anything_is_read() {
     let drifted = settled().holding(|held| (held.drift, held.data) = (Drift::Ownership, Integrity::Unverified));
     assert_eq!(decide(&drifted, at(1)), Action::PatchMetadata);

@@ -86,6 +86,31 @@ fn create_whose_answer_is_lost_is_no_sign_of_the_secret_and_its_token_does_not_c
 }
 
 #[test]
+fn update_whose_answer_is_lost_over_a_token_that_was_no_good_does_not_count_before_it_is_read() {
+    let [first, second, _] = versions();
+    let observed = |data: Integrity, request: &str| {
+        let mut token_metadata = samples::content().token_metadata;
+        token_metadata.request = request.into();
+        let held = Held { token_metadata: Some(token_metadata), data, drift: Drift::None, form: Form::Writable };
+        ObservedState { target: Target::Ours(held), ..samples::observed_state() }
+    };
+    for (number, (observed, second_of_write, expected)) in [
+        (observed(Integrity::Verified, "request"), 3599, Integrity::Unverified),
+        (observed(Integrity::Verified, "request"), 3600, Integrity::Untrusted),
+        (observed(Integrity::Verified, "another"), 1, Integrity::Untrusted),
+        (observed(Integrity::Unverified, "request"), 1, Integrity::Untrusted),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut state = new();
+        state.target_verified(first.clone());
+        state.token_uncertain(observed.holds_good(at(second_of_write)));
+        assert_eq!(unread(&state, &second), expected, "row {number}");
+    }
+}
+
+#[test]
 fn secret_was_there_once_a_version_of_it_is_seen_that_may_be_written() {
     let [version, ..] = versions();
     let held = Held { token_metadata: None, data: Integrity::Tampered, drift: Drift::None, form: Form::Presumed };
@@ -145,6 +170,46 @@ fn token_that_the_status_does_not_vouch_for_is_read_at_a_start_and_any_other_is_
 }
 
 #[test]
+fn token_of_another_spec_that_was_not_read_is_not_trusted_once_the_spec_is_its_own() {
+    let [version, ..] = versions();
+    let mut state = started(Some(("False", "SecretReadFailed")), Some(0), None);
+    let token_metadata = samples::content().token_metadata;
+    for (form, expected) in [(Form::TypeUnknown, Integrity::Untrusted), (Form::Writable, Integrity::Verified)] {
+        let token_metadata = Some(token_metadata.clone());
+        let held = Held { token_metadata, data: Integrity::Verified, drift: Drift::None, form };
+        state.remember_observed(&ObservedState { target: Target::Ours(held), ..observed(None) }, Some(&version));
+        assert_eq!(unread(&state, &version), expected);
+    }
+}
+
+#[test]
+fn token_that_must_not_count_before_it_is_read_does_not_while_the_secret_cannot_be_read() {
+    let content = samples::content();
+    let mut state = new();
+    state.remember(LastHeld::written(&content));
+    assert_eq!(state.held_unread(), Some(&content.token_metadata));
+    state.token_uncertain(true);
+    assert_eq!(state.held_unread(), Some(&content.token_metadata), "a good one was there before");
+    state.disprove("uid/1".into());
+    assert_eq!(state.held_unread(), None);
+    state.target_verified("uid/2".into());
+    assert_eq!(state.held_unread(), Some(&content.token_metadata));
+    for (number, (ready, expected)) in [
+        (Some(("True", "TokenValid")), true),
+        (Some(("False", "Suspended")), true),
+        (Some(("False", "SecretReadFailed")), false),
+        (None, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut state = started(ready, Some(0), None);
+        state.remember(LastHeld { record: None, ..LastHeld::written(&content) });
+        assert_eq!(state.held_unread().is_some(), expected, "row {number}");
+    }
+}
+
+#[test]
 fn conflict_of_before_a_start_is_read_and_attempted_after_a_wait_and_goes_on_with_the_next_revert() {
     let waits = |state: &RetryState, second| state.reads_not_before(at(second)).target_data;
     let mut state = started(None, None, Some("SecretConflict"));
@@ -160,16 +225,47 @@ fn conflict_of_before_a_start_is_read_and_attempted_after_a_wait_and_goes_on_wit
 }
 
 #[test]
+fn conflict_of_before_a_start_waits_no_longer_than_a_renewal_can() {
+    let until = |left: Option<i64>| {
+        let of_before = credential(json!({
+            "observedGeneration": 1,
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "TokenValid", "message": "because",
+                "lastTransitionTime": time::to_rfc3339(at(0)),
+            }],
+            "issuer": "https://ims.example.com",
+            "issuedAt": time::to_rfc3339(at(0)),
+            "expiresAt": left.map(|left| time::to_rfc3339(at(100 + left))),
+            "consecutiveFailures": 0,
+            "lastFailure": {"time": time::to_rfc3339(at(50)), "reason": "SecretConflict", "message": "so"},
+        }));
+        let state = RetryState::recall(&of_before, at(100));
+        (state.reads_not_before(at(100)).target_data, state.backoff_until(&key(), at(100)))
+    };
+    let (spread, _) = until(None);
+    assert!(spread > Some(at(102)), "{spread:?}");
+    assert_eq!(until(Some(3600)).0, spread, "there is time");
+    let (read, attempt) = until(Some(10));
+    assert!(read.is_some_and(|read| at(101) < read && read < at(102)), "{read:?}");
+    assert_eq!(attempt, read);
+    assert_eq!(until(Some(-10)), (None, Some(at(100))), "it has expired");
+}
+
+#[test]
 fn reads_that_failed_are_not_reported_of_a_credential_of_which_nothing_is_read_any_more() {
-    let failed = |is_suspect: bool| {
+    let failed = |is_suspect: bool, is_undescribed: bool| {
         let mut state = new();
         for what in [Fetch::TargetData, Fetch::Client] {
             let failure = Failure::new(Reason::SecretReadFailed, "because");
             state.read(what, Err(failure), TimeDelta::zero(), "uid", at(0));
         }
-        state.nothing_to_read(is_suspect);
-        state.reported(at(0)).last_failure.is_some()
+        state.nothing_to_read(is_suspect, is_undescribed);
+        let waits = state.reads_not_before(at(0));
+        (state.reported(at(0)).last_failure.is_some(), waits.target_data.is_some(), waits.client.is_some())
     };
-    assert!(!failed(false));
-    assert!(failed(true), "whether the token is good is not known");
+    assert_eq!(failed(false, false), (false, false, false));
+    assert_eq!(failed(true, false), (true, true, false), "whether the token is good is not known");
+    for is_suspect in [false, true] {
+        assert_eq!(failed(is_suspect, true), (true, true, true), "both are read again");
+    }
 }
