@@ -45,7 +45,7 @@ impl Reconciler<'_> {
         self.retry_state.drop_unwritten();
         if self.context.authorities.restricts_namespaces_since(&self.references.credential.spec, &content) {
             // whether this one is allowed is found out before the token that is at hand is written
-            self.retry_state.keep(content);
+            self.keep(content);
             return Err(ActionError::Outdated);
         }
         self.write(issue_reason, observed, known, content).await

@@ -173,7 +173,7 @@ impl Reconciler<'_> {
     }
 
     /// Keeps a token that is not written yet, where its namespace does not keep too many.
-    fn keep(&mut self, content: Box<Content>) -> AfterWrite {
+    pub(super) fn keep(&mut self, content: Box<Content>) -> AfterWrite {
         if self.context.kept_tokens.has_room(&self.references.key.namespace) {
             self.retry_state.keep(content);
             AfterWrite::TokenKept
