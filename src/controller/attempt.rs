@@ -60,9 +60,11 @@ impl Reconciler<'_> {
     ) -> Result<Written, ActionError> {
         self.check_read(known)?;
         if let Some(authority) = self.context.authorities.get(&self.references.credential.spec.authority_ref.name) {
-            // an administrator may have withdrawn it since; labels that cannot be read keep no token from the Secret
+            // an administrator may have withdrawn it since; labels that cannot be read keep no token from the Secret, unless
+            // which namespaces are allowed was edited since
             let permitted = self.permitted_labels(&authority).await;
-            if let Some(failure) = permitted.err().filter(|_| self.retry_state.unwritten().is_none()) {
+            let (spec, kept) = (&self.references.credential.spec, self.retry_state.unwritten());
+            if let Some(failure) = permitted.err().filter(|_| self.context.authorities.needs_labels(spec, kept)) {
                 return Err(failure.into());
             }
         }

@@ -31,6 +31,12 @@ impl Authorities {
             authority.config.restricts_namespaces() && !is_as_it_was
         })
     }
+
+    /// Whether the token that is `kept` must not be written where the labels of its namespace could not be read: the
+    /// authority was edited since, or the token was dropped, as the labels do not allow it.
+    pub(in crate::controller) fn needs_labels(&self, spec: &CredentialSpec, kept: Option<&Content>) -> bool {
+        kept.is_none_or(|kept| self.restricts_namespaces_since(spec, kept))
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +115,18 @@ mod tests {
             assert_eq!(authorities.restricts_namespaces_since(&spec, &content), is_open, "{before} and {now}");
             assert_eq!(authorities.is_checked(&spec, &content), Some(true), "the token itself is as good as before");
         }
+    }
+
+    #[test]
+    fn kept_token_is_written_although_labels_are_not_read_unless_its_authority_was_edited_since() {
+        let (authorities, spec) = (authorities(), spec());
+        let some = json!({"allowedNamespaces": {"matchLabels": {"team": "a"}}});
+        let checked_with = Some(ensure(&authorities, 1, &some).config.token_rules.clone());
+        let kept = Content { checked_with, ..samples::content() };
+        assert!(!authorities.needs_labels(&spec, Some(&kept)));
+        assert!(authorities.needs_labels(&spec, None), "it was dropped, since it is not allowed");
+        ensure(&authorities, 2, &json!({"allowedNamespaces": {"matchLabels": {"no": "one"}}}));
+        assert!(authorities.needs_labels(&spec, Some(&kept)));
     }
 
     #[test]
