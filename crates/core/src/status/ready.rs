@@ -27,16 +27,16 @@ pub(super) fn ready(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Verdic
 }
 
 fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
-    let secret = inputs.secret;
     let is_going = inputs.deletion.is_some();
     if inputs.observed.suspend && !is_going {
-        let message = format!(
-            "spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"
-        );
-        return (Reason::Suspended, message);
+        return suspended_without_token(inputs);
     }
     match (&inputs.attempts.last_failure, inputs.waits_for) {
         (None, _) if is_going => (Reason::Pending, without_attempt(inputs)),
+        // what was requested before is not known either
+        (None, None) if matches!(inputs.observed.target, Target::Unread { last: None }) => {
+            (Reason::Pending, without_attempt(inputs))
+        }
         (None, None) => (Reason::Pending, "no token was requested for this spec yet".to_owned()),
         (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
         // nothing is claimed of what could not be read
@@ -44,8 +44,21 @@ fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
             (failure.reason, format!("{}{}", without_attempt(inputs), because(inputs)))
         }
         (Some((_, failure)), _) => {
-            (failure.reason, format!("Secret {secret} holds no token for this spec{}", because(inputs)))
+            (failure.reason, format!("Secret {} holds no token for this spec{}", inputs.secret, because(inputs)))
         }
+    }
+}
+
+/// Nothing is requested for a suspended credential, and nothing is claimed of a Secret that could not be read.
+fn suspended_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
+    let without = without_attempt(inputs);
+    let is_unread = matches!(inputs.observed.target, Target::Unread { .. } | Target::Presumed);
+    match &inputs.attempts.last_failure {
+        Some((_, failure)) if is_unread => (failure.reason, format!("{without}{}", because(inputs))),
+        None if is_unread && inputs.observed.held().is_none() => {
+            (Reason::Suspended, format!("spec.suspend is true and {without}"))
+        }
+        _ => (Reason::Suspended, format!("spec.suspend is true and {without}: set it to false to get one")),
     }
 }
 

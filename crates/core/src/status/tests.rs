@@ -348,6 +348,27 @@ fn secret_that_cannot_be_read_counts_as_it_was_until_its_token_expires() {
 }
 
 #[test]
+fn ready_of_a_suspended_credential_claims_nothing_of_a_secret_that_was_not_read() {
+    let ready = |target: Target, attempts: &Attempts| {
+        let observed = ObservedState { target, suspend: true, ..observe(None) };
+        let status = reported(&observed, attempts, &CredentialStatus::default(), at(1));
+        let ready = status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready");
+        (ready.reason, ready.message)
+    };
+    let failed = failed(Reason::SecretReadFailed);
+    for target in [Target::Unread { last: None }, Target::Presumed] {
+        let because = "Secret token was not read: see the message of condition Renewed";
+        assert_eq!(ready(target.clone(), &failed), pair("SecretReadFailed", because));
+        let suspended = "spec.suspend is true and Secret token was not read";
+        assert_eq!(ready(target, &Attempts::default()), pair("Suspended", suspended));
+    }
+    let without = "spec.suspend is true and Secret token holds no token for this spec: set it to false to get one";
+    assert_eq!(ready(Target::Absent, &failed), pair("Suspended", without));
+    let unread = ObservedState { target: Target::Unread { last: None }, ..observe(None) };
+    assert_eq!(message(&unread, None, 1), "Secret token was not read");
+}
+
+#[test]
 fn conditions_of_others_stay_where_they_are() {
     let theirs = Condition { type_: "Audited".to_owned(), ..first_condition() };
     let previous = CredentialStatus { conditions: vec![theirs.clone(), first_condition()], ..Default::default() };
