@@ -223,12 +223,10 @@ impl Breaker {
             }
             Outcome::Succeeded => {
                 self.failing.remove(requester);
-                let has_failed = self.broken.remove(requester) || self.outages.clients().contains(requester);
+                self.broken.remove(requester);
                 self.succeeded.push(requester);
                 let change = self.answered(requester);
-                if has_failed {
-                    self.newcomers.recovered();
-                }
+                self.newcomers.succeeded(requester);
                 change
             }
             Outcome::Failed { failure, server_wait, is_outage } => {
@@ -261,14 +259,14 @@ impl Breaker {
     /// until their next success.
     fn answered(&mut self, requester: &Requester) -> Change {
         let failed = self.outages.end();
-        for client in failed.into_iter().filter(|client| client != requester) {
-            self.succeeded.remove(&client);
-            self.broken.insert(client);
+        for client in failed.iter().filter(|client| *client != requester) {
+            self.succeeded.remove(client);
+            self.broken.insert(client.clone());
         }
         if self.circuit.take().is_none() {
             return Change::None;
         }
-        self.newcomers.ended();
+        self.newcomers.ended(failed);
         // clients that failed during the outage are retried; one more failure opens their own circuit again
         for failing in self.failing.values_mut().filter(|failing| failing.is_outage) {
             (failing.circuit, failing.failures) = (None, failing.failures.min(THRESHOLD - 1));

@@ -23,9 +23,9 @@ impl Broken {
         self.clients.insert(client);
     }
 
-    /// A client succeeded. Returns whether it was among them.
-    pub(super) fn remove(&mut self, client: &Requester) -> bool {
-        self.clients.remove(client)
+    /// A client succeeded.
+    pub(super) fn remove(&mut self, client: &Requester) {
+        self.clients.remove(client);
     }
 
     /// Whether the failures of this client say nothing about the server.

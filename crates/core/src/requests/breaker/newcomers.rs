@@ -5,9 +5,13 @@
 //! consecutive failures are needed for the next one. It was none if they work afterwards: of more clients than are
 //! remembered, those whose tokens are due next were forgotten, and an outage is theirs as well.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use super::bounds::THRESHOLD;
+use crate::requests::request::Requester;
 
 /// Without a failure of such clients for this long, [`THRESHOLD`] failures are enough again. Failing clients are tried at
 /// least every five minutes, and with a long queue less often: those of whom nothing was heard for an hour are gone or
@@ -21,8 +25,11 @@ pub(super) struct Newcomers {
     mistakes: u32,
     /// Whether they opened the circuit that is open, or helped to.
     has_opened: bool,
-    /// How many clients that failed succeeded since the last of the mistakes; `None` once that was found to be none.
-    recovered: Option<u32>,
+    /// Clients that failed before the response that ended the last of the mistakes, and did not succeed since: as many as
+    /// outages remember. None once that was found to be no mistake.
+    to_recover: HashSet<Requester>,
+    /// How many of them succeeded since.
+    recovered: u32,
     last_failure: Option<Instant>,
 }
 
@@ -46,23 +53,25 @@ impl Newcomers {
         self.has_opened = with_them;
     }
 
-    /// A response ended the open circuit.
-    pub(super) fn ended(&mut self) {
+    /// A response ended the open circuit, before which these clients failed.
+    pub(super) fn ended(&mut self, failed: HashSet<Requester>) {
         if std::mem::take(&mut self.has_opened) {
             self.mistakes = self.mistakes.saturating_add(1);
-            self.recovered = Some(0);
+            (self.to_recover, self.recovered) = (failed, 0);
         }
     }
 
-    /// A client succeeded that had failed before a response ended the circuit, or that ended it. If these are more than half
-    /// as many as opened it, the server was down. A few whose requests fail now and then take nothing back.
-    pub(super) fn recovered(&mut self) {
-        let Some(recovered) = self.recovered.map(|recovered| recovered.saturating_add(1)) else { return };
+    /// A client succeeded. If more than half as many as opened the circuit failed before its end and succeeded since, the
+    /// server was down. A few whose requests fail now and then take nothing back: the first success of each counts.
+    pub(super) fn succeeded(&mut self, client: &Requester) {
+        if !self.to_recover.remove(client) {
+            return;
+        }
+        self.recovered = self.recovered.saturating_add(1);
         // twice as many are needed since
-        let is_mistake = recovered.saturating_mul(4) <= self.needed();
-        self.recovered = is_mistake.then_some(recovered);
-        if !is_mistake {
+        if self.recovered.saturating_mul(4) > self.needed() {
             self.mistakes = self.mistakes.saturating_sub(1);
+            self.to_recover = HashSet::new();
         }
     }
 }

@@ -105,6 +105,11 @@ fn few_clients_that_fail_now_and_then_make_no_outage_of_a_mistake() {
         });
         scene.ends(&good, &Outcome::Succeeded);
         scene.ends(&flaky, &Outcome::Succeeded);
+        for _ in 0..3 {
+            scene.ends(&flaky, &failed(Reason::Timeout));
+            scene.ends(&good, &Outcome::Succeeded);
+            scene.ends(&flaky, &Outcome::Succeeded);
+        }
         opens.map(|place| place + 1)
     };
     assert_eq!([needed(0), needed(1), needed(2)], [Some(5), Some(10), Some(20)]);
