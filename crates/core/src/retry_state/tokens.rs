@@ -152,6 +152,7 @@ impl RetryState {
         self.verified_target = Some(version);
         self.was_target_there = true;
         self.trust.regained();
+        self.trust.certain();
     }
 
     /// The type of the Secret to write that has this version, if this process observed it.
@@ -305,6 +306,7 @@ impl RetryState {
         self.verified_target = Some(version.clone());
         self.undescribed = Some((version, true));
         self.trust.regained();
+        self.trust.certain();
     }
 
     /// Whether this version of the Secret holds the token that is remembered; `None` if no read showed that.
@@ -329,10 +331,16 @@ impl RetryState {
             Target::Ours(Held { token_metadata: Some(token_metadata), data: Integrity::Verified, drift, form }) => {
                 // nothing was found out about one of another spec, which may be that of the next spec
                 if form.is_read() || self.vouches_for(Some(token_metadata)) {
-                    self.trust.regained();
+                    // a version of before a write whose answer was lost says nothing of what that made of it
+                    if form.is_read() || !self.trust.is_uncertain() {
+                        self.trust.regained();
+                    }
                     // damage to anything except the token is found only by a read
                     if *drift != Drift::Data {
                         self.verified_target = version.cloned();
+                        if form.is_read() {
+                            self.trust.certain();
+                        }
                     }
                 }
                 if self.last_held.as_ref().is_none_or(|last| last.token_metadata != *token_metadata) {

@@ -66,6 +66,11 @@ impl Trust {
         (self.is_token_untrusted, self.reported) = (false, None);
     }
 
+    /// What the operator made of the Secret is known: this version of it was read or written, and holds that.
+    pub(super) fn certain(&mut self) {
+        self.is_uncertain = false;
+    }
+
     /// A read shows that the Secret does not hold it: what is written over that is not trusted either.
     pub(super) fn lost(&mut self) {
         (self.is_token_untrusted, self.reported) = (true, None);

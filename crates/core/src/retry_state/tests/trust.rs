@@ -91,7 +91,7 @@ fn update_whose_answer_is_lost_over_a_token_that_was_no_good_does_not_count_befo
     let observed = |data: Integrity, request: &str| {
         let mut token_metadata = samples::content().token_metadata;
         token_metadata.request = request.into();
-        let held = Held { token_metadata: Some(token_metadata), data, drift: Drift::None, form: Form::Writable };
+        let held = Held { token_metadata: Some(token_metadata), data, drift: Drift::None, form: Form::Presumed };
         ObservedState { target: Target::Ours(held), ..samples::observed_state() }
     };
     for (number, (observed, second_of_write, expected)) in [
@@ -107,6 +107,16 @@ fn update_whose_answer_is_lost_over_a_token_that_was_no_good_does_not_count_befo
         state.target_verified(first.clone());
         state.token_uncertain(observed.holds_good(at(second_of_write)));
         assert_eq!(unread(&state, &second), expected, "row {number}");
+        // an API server that is behind shows the version of before
+        state.remember_observed(&observed, Some(&first));
+        assert_eq!(unread(&state, &second), expected, "row {number}, after the version of before was seen again");
+        let mut read = observed;
+        if let Target::Ours(held) = &mut read.target {
+            (held.data, held.form) = (Integrity::Verified, Form::Writable);
+        }
+        state.remember_observed(&read, Some(&second));
+        assert_eq!(unread(&state, &second), Integrity::Verified, "row {number}, after a read");
+        assert_eq!((unread(&state, &first), state.trust.is_uncertain()), (Integrity::Unverified, false));
     }
 }
 
