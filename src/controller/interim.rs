@@ -207,7 +207,9 @@ impl Interim {
             uid: &basis.uid,
             authority: &basis.authority,
         };
-        context.metrics.credential(labels, gauges(&basis.observed, &status, renew_at, basis.failures, false));
+        if !basis.observed.history.is_known_absent {
+            context.metrics.credential(labels, gauges(&basis.observed, &status, renew_at, basis.failures, false));
+        }
         let mut again_at = None;
         if status != basis.previous {
             written.is_uncertain = true;

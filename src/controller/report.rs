@@ -245,6 +245,7 @@ impl Reconciler<'_> {
         let now = self.context.clock.monotonic().into_std();
         if is_absent {
             self.retry_state.known_absent(self.references.version(), now);
+            self.context.metrics.hide_credential(self.labels());
         }
         match error {
             Some(CallError::NotFound) => self.retry_state.not_found(self.references.version(), now),
@@ -270,10 +271,20 @@ impl Reconciler<'_> {
         written.or_else(|| self.references.credential.metadata.resource_version.clone())
     }
 
-    fn gauge(&self, observed: &ObservedState, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
+    /// The labels of its series.
+    fn labels(&self) -> CredentialLabels<'_> {
         let authority = &self.references.credential.spec.authority_ref.name;
         let ObjectKey { namespace, name } = &self.references.key;
-        let labels = CredentialLabels { namespace, name, uid: &self.references.uid, authority };
+        CredentialLabels { namespace, name, uid: &self.references.uid, authority }
+    }
+
+    fn gauge(&self, observed: &ObservedState, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
+        let labels = self.labels();
+        // no alert is to fire for what is gone
+        if self.is_known_absent() {
+            self.context.metrics.hide_credential(labels);
+            return;
+        }
         let failures = self.retry_state.failures_and_postponed();
         let is_going = self.references.deletion().is_some();
         self.context.metrics.credential(labels, gauges(observed, status, next_attempt, failures, is_going));

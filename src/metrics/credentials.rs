@@ -137,6 +137,14 @@ impl CredentialSeries {
         }
     }
 
+    /// Removes the values of a credential until they are set again.
+    pub fn hide(&self, labels: CredentialLabels<'_>) {
+        let key: Key = (labels.namespace.into(), labels.name.into());
+        if let Some(series) = self.all().get_mut(&key).filter(|series| series.uid == digest(labels.uid)) {
+            series.values = None;
+        }
+    }
+
     /// A credential is gone.
     pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
         let key = (namespace.into(), name.into());

@@ -139,6 +139,14 @@ impl Metrics {
         }
     }
 
+    /// Removes the series of a credential of which the API server says that it is absent, until its gauges are set again: a
+    /// watch may not show that it is gone.
+    pub fn hide_credential(&self, labels: CredentialLabels<'_>) {
+        if let Some(credentials) = &self.credentials {
+            credentials.hide(labels);
+        }
+    }
+
     /// Removes the series of a credential that is gone.
     pub fn forget_credential(&self, namespace: &str, name: &str, uid: &str) {
         if let Some(credentials) = &self.credentials {

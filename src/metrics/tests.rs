@@ -53,6 +53,19 @@ fn reconcile_that_ends_after_the_deletion_adds_no_series() {
 }
 
 #[test]
+fn credential_that_seems_to_be_absent_has_no_series_until_its_gauges_are_set_again() {
+    let metrics = Arc::new(metrics(true));
+    let shown = || metrics.pages().expect("text").any(|page| page.contains("agent"));
+    metrics.credential(LABELS, GAUGES);
+    metrics.hide_credential(CredentialLabels { uid: "other", ..LABELS });
+    assert!(shown(), "that is another one of its name");
+    metrics.hide_credential(LABELS);
+    assert!(!shown());
+    metrics.credential(LABELS, GAUGES);
+    assert!(shown());
+}
+
+#[test]
 fn series_of_credentials_can_be_disabled() {
     for (per_credential, shown) in [(true, true), (false, false)] {
         let metrics = metrics(per_credential);

@@ -147,6 +147,10 @@ pub async fn play_retained() {
     cluster.api.disturb(Match::any().target(CREDENTIALS), Disturbance::End);
     cluster.pass(MINUTE / 6).await;
     let before = cluster.servers.asked().len();
+    let series = |cluster: &Cluster| -> Vec<String> {
+        cluster.replicas.iter().flat_map(|replica| replica.series_of_none(&[])).collect()
+    };
+    assert_eq!(series(&cluster).len(), 1, "there is one credential");
     let deleted = cluster.api.as_user("kubectl").delete(CREDENTIALS, "alpha", "agent-0", &json!({}));
     deleted.expect("it is there");
     // tokens of 20 minutes
@@ -154,4 +158,5 @@ pub async fn play_retained() {
     let requested = cluster.servers.asked().len() - before;
     assert!(requested <= BEFORE_IT_IS_KNOWN, "{requested} tokens for what is gone");
     assert!(find(&cluster, "secrets").is_some(), "it outlives its credential");
+    assert!(series(&cluster).is_empty(), "no alert fires for what is gone: {:?}", series(&cluster));
 }
