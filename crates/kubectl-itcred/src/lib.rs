@@ -10,6 +10,7 @@ pub mod claims;
 pub mod commands;
 pub mod completion;
 pub mod connection;
+pub mod deletion;
 #[cfg(test)]
 mod fake;
 pub mod lint;

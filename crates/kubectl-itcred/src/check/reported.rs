@@ -10,6 +10,7 @@ use itwin_core::{status::holds, template::Templates};
 
 use super::{Level, Observed, Section, Seen};
 use crate::{
+    deletion,
     span::relative,
     view::{State, View},
     workloads::How,
@@ -50,7 +51,11 @@ pub(super) fn section(observed: &Observed) -> Section {
         section.problem("the token is valid for less than minimumValidity, and no operator reports it");
     }
     let overdue = view.renew_at.filter(|at| *at + UNHANDLED < observed.now);
-    if credential.spec.suspend {
+    if let Some(why) = deletion::why(credential) {
+        let ends = view.expires_at.filter(|at| *at > observed.now);
+        let ends = ends.map_or_else(String::new, |at| format!(". The token expires {}", relative(at, observed.now)));
+        section.problem(format!("{why}{ends}"));
+    } else if credential.spec.suspend {
         section.note("spec.suspend is true, so that no token is requested: 'kubectl itcred resume' ends that");
     } else if let Some(at) = overdue {
         let due = relative(at, observed.now);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Lease, Level, Observed, Published, Report, Seen, report};
 use crate::{
     table::WIDTH,
-    view::tests::{credential, failed, merge, minutes, now},
+    view::tests::{credential, deleted, failed, merge, minutes, now},
     workloads::{Metadata, PodSpec},
 };
 
@@ -371,6 +371,21 @@ fn operator_that_is_not_there_does_not_lead_or_does_not_work_is_found() {
     for part in ["by its status", "since the last failure, 2m ago", "not checked here"] {
         assert!(waits.text.contains(part), "{part} is not in {}", waits.text);
     }
+}
+
+#[test]
+fn deletion_is_a_problem_that_names_what_holds_the_credential() {
+    for changes in [json!({}), json!({"spec": {"suspend": true}}), json!({"status": {"renewAt": minutes(-5)}})] {
+        let mut all = deleted();
+        merge(&mut all, &changes);
+        let found = problems(&Observed { credential: agent(&all), ..fine() });
+        assert!(found.len() == 1 && found[0].contains("held by finalizer example.com/hold"), "{found:?}");
+        assert!(found[0].contains("The token expires in 50m"), "{found:?}");
+    }
+    let mut lost = deleted();
+    merge(&mut lost, &json!({"status": null}));
+    let found = problems(&Observed { credential: agent(&lost), ..fine() });
+    assert!(found.iter().any(|problem| problem.contains("example.com/hold")), "{found:?}");
 }
 
 #[test]

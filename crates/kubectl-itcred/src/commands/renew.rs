@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
+use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::object::ObjectKey;
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use self::read::{Read, read};
 use super::common;
 use crate::{
     args::Targets,
+    deletion,
     output::{self, Form, Structured},
     problem::{Outcome, Problem},
     renewal::{Ended, Renewal, RenewalList, RenewalResult, Request},
@@ -31,13 +33,18 @@ const SUSPENDED: &str = "suspended, so that no token is requested; 'kubectl itcr
 /// Why they could not be read.
 pub async fn run(session: &Session, targets: &Targets, timeout: Duration, form: Form) -> Result<Outcome, Problem> {
     let credentials = common::targets(session, targets).await?;
-    let (suspended, active): (Vec<_>, Vec<_>) = credentials.into_iter().partition(|credential| credential.spec.suspend);
-    let mut items = Vec::new();
-    for key in suspended.iter().map(common::key) {
-        output::line(form, &format!("{key}: {SUSPENDED}"));
-        items.push(Renewal::without_request(&key, RenewalResult::Suspended, SUSPENDED));
+    let (mut items, mut keys) = (Vec::new(), Vec::new());
+    for credential in &credentials {
+        let key = common::key(credential);
+        match unrequested(credential) {
+            Some((result, why)) => {
+                output::line(form, &format!("{key}: {why}"));
+                items.push(Renewal::without_request(&key, result, why));
+            }
+            None => keys.push(key),
+        }
     }
-    let keys: Vec<ObjectKey> = active.iter().map(common::key).collect();
+    let is_any_unrequested = !items.is_empty();
     let Requested { asked, failed } = request(session, &keys).await;
     for (key, problem) in &failed {
         output::progress(&format!("error: {problem}"));
@@ -54,7 +61,13 @@ pub async fn run(session: &Session, targets: &Targets, timeout: Duration, form: 
     }
     let is_each_known = failed.is_empty() && !ended.values().any(|ended| matches!(ended, Ended::Unread(_)));
     let is_failed = |ended: &Ended| !matches!(ended, Ended::Issued(_) | Ended::Unread(_));
-    Ok(Outcome::checked(!suspended.is_empty() || ended.values().any(is_failed), is_each_known))
+    Ok(Outcome::checked(is_any_unrequested || ended.values().any(is_failed), is_each_known))
+}
+
+/// Why no token is requested for a credential, with or without a request; `None` where one is.
+fn unrequested(credential: &ITwinServiceCredential) -> Option<(RenewalResult, String)> {
+    let deleting = deletion::why(credential).map(|why| (RenewalResult::Deleting, why));
+    deleting.or_else(|| credential.spec.suspend.then(|| (RenewalResult::Suspended, SUSPENDED.to_owned())))
 }
 
 /// The renewals that were asked for, and why others could not be.
@@ -131,7 +144,8 @@ fn end(request: &Request, so_far: &mut Ended, read: Read) -> Option<Ended> {
         Ok(Some(credential)) => {
             let ended = request.ended(&credential);
             *so_far = request.late(&credential);
-            ended
+            // a finalizer may hold it, and the operator requests no token for it any more
+            ended.or_else(|| credential.metadata.deletion_timestamp.is_some().then_some(Ended::Gone))
         }
         Ok(None) => Some(Ended::Gone),
         // it may be read again before the end
@@ -194,7 +208,7 @@ mod tests {
     use super::*;
     use crate::{
         fake::{self, Answer},
-        view::tests::{credential, merge, minutes},
+        view::tests::{credential, deleted, merge, minutes},
     };
 
     fn object(name: &str, changes: &Value) -> Answer {
@@ -248,6 +262,28 @@ mod tests {
         assert_eq!(renewed(patience, |_, _| fake::failure(404, "NotFound")).await, Some(Ended::Gone));
         assert_eq!(renewed(patience, |_, _| handled("other", &json!({}))).await, Some(Ended::Replaced));
         assert_eq!(renewed(Duration::ZERO, |_, _| object("agent", &json!({}))).await, Some(Ended::Replaced));
+    }
+
+    #[tokio::test]
+    async fn credential_that_is_being_deleted_ends_immediately() {
+        let patience = Duration::from_secs(30);
+        // deleted while its renewal is awaited
+        let asked = |value: &str| {
+            let mut all = deleted();
+            merge(&mut all, &json!({"metadata": {"annotations": {RENEW: value}}}));
+            object("agent", &all)
+        };
+        assert_eq!(renewed(patience, move |value, _| asked(value)).await, Some(Ended::Gone));
+        // and before: nothing is written
+        let session = fake::session(|asked| match asked.method.as_str() {
+            "GET" => object("agent", &deleted()),
+            _ => fake::failure(500, "InternalError"),
+        });
+        let targets = Targets { names: vec!["agent".to_owned()], ..Targets::default() };
+        assert_eq!(run(&session, &targets, patience, Form::Table).await, Ok(Outcome::Findings));
+        let (result, why) = unrequested(&credential("agent", &deleted())).expect("a cause");
+        assert_eq!(result, RenewalResult::Deleting);
+        assert!(why.contains("example.com/hold"), "{why}");
     }
 
     #[tokio::test]

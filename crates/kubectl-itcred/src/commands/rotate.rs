@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::{common, renew};
 use crate::{
+    deletion,
     output::{self, Form, Structured},
     problem::{Outcome, Problem},
     renewal::Ended,
@@ -149,6 +150,10 @@ impl Plan {
             [&read.client_secret_key, &read.private_key_key].contains(&&key)
         };
         let credentials: Vec<_> = users.into_iter().filter(reads_key).collect();
+        let deleting = credentials.iter().find_map(|credential| Some((credential, deletion::why(credential)?)));
+        if let Some((credential, why)) = deleting {
+            return Err(Problem::new(format!("ITwinServiceCredential {}: {why}", common::key(credential))));
+        }
         if let Some(suspended) = credentials.iter().find(|credential| credential.spec.suspend) {
             return Err(Problem::new(format!(
                 "ITwinServiceCredential {} is suspended, so that no token can be requested: 'kubectl itcred resume' \

@@ -64,3 +64,22 @@ async fn rotation_that_would_overwrite_another_value_ends_before_its_first_step(
         assert!(why.contains("cannot be written") && !writes.is_empty(), "{why}");
     }
 }
+
+#[tokio::test]
+async fn rotation_for_a_credential_that_is_being_deleted_ends_before_its_first_step() {
+    let mut agent = serde_json::to_value(credential("agent", &json!({}))).expect("JSON");
+    crate::view::tests::merge(&mut agent, &crate::view::tests::deleted());
+    let session = fake::session(move |asked| match asked.path.as_str() {
+        _ if asked.method != "GET" => fake::failure(500, "InternalError"),
+        path if path.contains("/itwinauthorities/") => fake::failure(403, "Forbidden"),
+        path if path.contains("/secrets/") => fake::object(&json!({
+            "metadata": {"name": "client", "namespace": "team-a", "resourceVersion": "1"},
+            "data": {"client_id": "YQ==", "client_secret": "YQ=="},
+        })),
+        path if path.contains("/agent") => fake::object(&agent),
+        _ => fake::object(&json!({"metadata": {}, "items": [agent]})),
+    });
+    let why = run(&session, "agent", None, Duration::ZERO, Form::Table).await.expect_err("it ends").to_string();
+    assert!(why.starts_with("ITwinServiceCredential team-a/agent: the credential is being deleted"), "{why}");
+    assert!(why.contains("example.com/hold"), "{why}");
+}
