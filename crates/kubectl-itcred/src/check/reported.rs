@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A renewal that is late by less is being attempted.
-const UNHANDLED: TimeDelta = TimeDelta::minutes(1);
+pub(super) const UNHANDLED: TimeDelta = TimeDelta::minutes(1);
 
 pub(super) fn section(observed: &Observed) -> Section {
     let mut section = Section::new("What the operator reports");

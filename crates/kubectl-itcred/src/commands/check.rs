@@ -155,20 +155,29 @@ async fn object<T: DeserializeOwned>(session: &Session, path: String) -> Seen<Op
     seen(session.get_if_any(&path).await)
 }
 
-/// The Lease of the operator in the namespace that the user named; where it has none, those of all namespaces.
+/// The Lease of the operator in the namespace that the user named; where it has none that leads, also those of all
+/// namespaces: one that an earlier installation left says nothing about the operator.
 async fn leases(session: &Session, namespace: &str) -> Seen<Vec<Lease>> {
     const GROUP: &str = "apis/coordination.k8s.io/v1";
     let named = session.get_if_any::<Value>(&path::named(GROUP, namespace, "leases", LEASE)).await;
-    if let Ok(Some(value)) = &named {
-        return Seen::Known(vec![lease(value)]);
+    let named = named.map(|found| found.as_ref().map(lease));
+    if let Ok(Some(lease)) = &named
+        && lease.leads(session.now())
+    {
+        return Seen::Known(vec![lease.clone()]);
     }
     let selector = format!("metadata.name={LEASE}");
     let all = session.list::<Value>(&path::namespaced(GROUP, None, "leases"), &[("fieldSelector", &selector)]).await;
-    if let Ok(leases) = all {
-        return Seen::Known(leases.iter().map(lease).collect());
+    if let Ok(all) = all {
+        // the one that was named, as it was read, and the others
+        let read = named.ok().flatten();
+        let is_read = |other: &Lease| read.as_ref().is_some_and(|read| read.namespace == other.namespace);
+        let others: Vec<Lease> = all.iter().map(lease).filter(|other| !is_read(other)).collect();
+        return Seen::Known(read.into_iter().chain(others).collect());
     }
     match named {
-        Ok(_) => Seen::Unknown(format!(
+        Ok(Some(lease)) => Seen::Known(vec![lease]),
+        Ok(None) => Seen::Unknown(format!(
             "namespace {namespace} has no Lease {LEASE}, and those of other namespaces may not be listed: name the \
              operator's with --operator-namespace"
         )),
@@ -277,6 +286,39 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{fake, view::tests::minutes};
+
+    /// The namespaces of the Leases that are checked, where the one in `operator` was renewed so many minutes ago, and
+    /// another leads; `None` where they are not known.
+    async fn read(renewed: Option<i64>, may_list: bool) -> Option<Vec<String>> {
+        let lease = |namespace: &str, renewed: i64| {
+            json!({
+                "metadata": {"name": LEASE, "namespace": namespace},
+                "spec": {"holderIdentity": "pod", "renewTime": minutes(renewed), "leaseDurationSeconds": 15},
+            })
+        };
+        let session = fake::session(move |asked| match renewed.map(|renewed| lease("operator", renewed)) {
+            Some(named) if asked.path.contains("/namespaces/operator/") => fake::object(&named),
+            None if asked.path.contains("/namespaces/operator/") => fake::failure(404, "NotFound"),
+            named if may_list => {
+                let all: Vec<Value> = named.into_iter().chain([lease("other", 0)]).collect();
+                fake::object(&json!({"metadata": {}, "items": all}))
+            }
+            _ => fake::failure(403, "Forbidden"),
+        });
+        let leases = leases(&session, "operator").await;
+        leases.known().map(|leases| leases.iter().map(|lease| lease.namespace.clone()).collect())
+    }
+
+    #[tokio::test]
+    async fn leases_of_all_namespaces_are_read_unless_the_named_one_leads() {
+        let of = |namespaces: &[&str]| Some(namespaces.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(read(Some(0), true).await, of(&["operator"]));
+        assert_eq!(read(Some(-60), true).await, of(&["operator", "other"]), "each once");
+        assert_eq!(read(None, true).await, of(&["other"]));
+        assert_eq!(read(Some(-60), false).await, of(&["operator"]));
+        assert_eq!(read(None, false).await, None);
+    }
 
     #[test]
     fn lease_is_read_whatever_it_holds() {
