@@ -58,6 +58,12 @@ pub(crate) fn failed(reason: &str, message: &str) -> Value {
     ], "lastFailure": {"time": minutes(-2), "reason": reason, "message": "it failed"}}})
 }
 
+/// A credential that cannot be decoded, as another version of the schema may have accepted it.
+pub(crate) fn broken() -> Value {
+    let spec = json!({"suspend": true, "clientCredentialsRef": 5});
+    json!({"metadata": {"name": "broken", "namespace": "team-a"}, "spec": spec})
+}
+
 /// The changes of a credential that is being deleted, and that a finalizer holds.
 pub(crate) fn deleted() -> Value {
     json!({"metadata": {"deletionTimestamp": minutes(-3), "finalizers": ["example.com/hold"]}})
