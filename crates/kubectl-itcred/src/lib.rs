@@ -13,6 +13,7 @@ pub mod connection;
 pub mod deletion;
 #[cfg(test)]
 mod fake;
+pub mod hint;
 pub mod lint;
 pub mod output;
 pub mod owner;

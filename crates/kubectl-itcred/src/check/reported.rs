@@ -6,11 +6,11 @@ use itwin_api::{
     credential::CredentialStatus,
     time,
 };
-use itwin_core::{status::holds, template::Templates};
+use itwin_core::{object::ObjectKey, status::holds, template::Templates};
 
 use super::{Level, Observed, Section, Seen};
 use crate::{
-    deletion,
+    deletion, hint,
     span::relative,
     view::{State, View},
     workloads::How,
@@ -56,7 +56,8 @@ pub(super) fn section(observed: &Observed) -> Section {
         let ends = ends.map_or_else(String::new, |at| format!(". The token expires {}", relative(at, observed.now)));
         section.problem(format!("{why}{ends}"));
     } else if credential.spec.suspend {
-        section.note("spec.suspend is true, so that no token is requested: 'kubectl itcred resume' ends that");
+        let resume = hint::command("resume", &ObjectKey::new(observed.namespace(), observed.name()));
+        section.note(format!("spec.suspend is true, so that no token is requested: {resume} ends that"));
     } else if let Some(at) = overdue {
         let due = relative(at, observed.now);
         section
@@ -119,8 +120,9 @@ pub(super) fn pods(observed: &Observed) -> Section {
     if !stale.is_empty() {
         section.note(format!(
             "these pods do not see a renewed token until they restart (env, envFrom or subPath): {}; 'kubectl itcred \
-             lint' says what to change",
-            named(&stale)
+             lint -n {}' says what to change",
+            named(&stale),
+            observed.namespace()
         ));
     }
     section

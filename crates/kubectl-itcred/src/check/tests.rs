@@ -374,6 +374,22 @@ fn operator_that_is_not_there_does_not_lead_or_does_not_work_is_found() {
 }
 
 #[test]
+fn commands_that_are_recommended_name_the_namespace() {
+    let mut observed = fine();
+    observed.credential = agent(&json!({"metadata": {"namespace": "team-b"}, "spec": {"suspend": true}}));
+    let pod: PodSpec = serde_json::from_value(json!({
+        "containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "agent"}}]}],
+    }))
+    .expect("a pod");
+    observed.pods = Seen::Known(vec![(Metadata { name: Some("app-1".into()), ..Metadata::default() }, pod)]);
+    let report = report(&observed);
+    let texts: Vec<&str> = report.sections.iter().flat_map(|s| &s.findings).map(|f| f.text.as_str()).collect();
+    for command in ["'kubectl itcred resume agent -n team-b'", "'kubectl itcred lint -n team-b'"] {
+        assert!(texts.iter().any(|text| text.contains(command)), "{command}: {texts:?}");
+    }
+}
+
+#[test]
 fn lease_that_an_operator_has_worked_without_is_no_problem() {
     let lease = |holder: Option<&str>, minutes: i64| Lease {
         namespace: "operator".into(),

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     args::Targets,
     check::Seen,
+    hint,
     owner::{self, Wanted},
     plain::without_values,
     problem::Problem,
@@ -213,8 +214,9 @@ pub async fn token_secret(session: &Session, credential: &ITwinServiceCredential
     let secret: Secret = session.get(&path::secret(&key.namespace, name)).await.map_err(|error| {
         if error.is_not_found() {
             return Problem::new(format!(
-                "Secret {}/{name} does not exist: 'kubectl itcred check {}' says why no token was written",
-                key.namespace, key.name
+                "Secret {}/{name} does not exist: {} says why no token was written",
+                key.namespace,
+                hint::command("check", &key)
             ));
         }
         Problem::new(format!("Secret {}/{name}: {error}", key.namespace))

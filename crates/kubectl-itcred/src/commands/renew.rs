@@ -14,7 +14,7 @@ use self::read::{Read, read};
 use super::common::{self, Chosen};
 use crate::{
     args::Targets,
-    deletion,
+    deletion, hint,
     output::{self, Form, Structured},
     problem::{Outcome, Problem},
     renewal::{Ended, Renewal, RenewalList, RenewalResult, Request},
@@ -24,8 +24,6 @@ use crate::{
 
 /// The time between two reads of the status.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// What is said of a credential that is suspended.
-const SUSPENDED: &str = "suspended, so that no token is requested; 'kubectl itcred resume' ends that";
 
 /// Renews the credentials that were chosen.
 ///
@@ -68,7 +66,9 @@ pub async fn run(session: &Session, targets: &Targets, timeout: Duration, form: 
 /// Why no token is requested for a credential, with or without a request; `None` where one is.
 fn unrequested(credential: &ITwinServiceCredential) -> Option<(RenewalResult, String)> {
     let deleting = deletion::why(credential).map(|why| (RenewalResult::Deleting, why));
-    deleting.or_else(|| credential.spec.suspend.then(|| (RenewalResult::Suspended, SUSPENDED.to_owned())))
+    let resume = || hint::command("resume", &common::key(credential));
+    let suspended = || format!("suspended, so that no token is requested; {} ends that", resume());
+    deleting.or_else(|| credential.spec.suspend.then(|| (RenewalResult::Suspended, suspended())))
 }
 
 /// The renewals that were asked for, and why others could not be.
@@ -170,7 +170,7 @@ fn described(key: &ObjectKey, ended: &Ended, now: DateTime<Utc>, timeout: Durati
     let expires = |until: &Option<DateTime<Utc>>| {
         until.map_or_else(String::new, |until| format!(", it expires {}", relative(until, now)))
     };
-    let command = |command: &str| format!("'kubectl itcred {command} {} -n {}'", key.name, key.namespace);
+    let command = |command: &str| hint::command(command, key);
     match ended {
         Ended::Issued(until) => format!("new token{}", expires(until)),
         Ended::Same(until) => {

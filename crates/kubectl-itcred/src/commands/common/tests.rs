@@ -76,3 +76,11 @@ async fn secret_of_a_credential_that_exists_is_not_to_be_deleted() {
         assert!(gone.contains("does not exist in this namespace: delete the Secret"), "{gone}");
     }
 }
+
+#[tokio::test]
+async fn check_of_a_secret_that_does_not_exist_is_recommended_in_its_namespace() {
+    let session = fake::session(|_| fake::failure(404, "NotFound"));
+    let agent = credential("agent", &json!({"metadata": {"namespace": "team-b"}}));
+    let why = token_secret(&session, &agent).await.expect_err("there is none").to_string();
+    assert!(why.contains("'kubectl itcred check agent -n team-b'"), "{why}");
+}

@@ -90,6 +90,19 @@ async fn credential_that_cannot_be_decoded_does_not_keep_others_from_being_renew
     assert!(patched.len() == 2 && patched.iter().all(|path| path.contains("/agent")), "{patched:?}");
 }
 
+#[test]
+fn commands_that_are_recommended_name_the_namespace() {
+    let suspended = json!({"metadata": {"namespace": "team-b"}, "spec": {"suspend": true}});
+    let (result, why) = unrequested(&credential("agent", &suspended)).expect("a cause");
+    assert_eq!(result, RenewalResult::Suspended);
+    assert!(why.contains("'kubectl itcred resume agent -n team-b'"), "{why}");
+    let key = ObjectKey::new("team-b", "agent");
+    for ended in [Ended::Replaced, Ended::Late, Ended::Unread("why".to_owned())] {
+        let text = described(&key, &ended, crate::view::tests::now(), Duration::ZERO);
+        assert!(text.contains(" agent -n team-b'"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn credential_that_is_being_deleted_ends_immediately() {
     let patience = Duration::from_secs(30);

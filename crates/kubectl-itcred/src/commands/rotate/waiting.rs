@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::{Plan, common};
 use crate::{
+    hint,
     output::{self, Form},
     rotation::{self, Progress, Rotated, RotationResult},
     session::{Session, path},
@@ -123,10 +124,11 @@ impl Open {
     /// What to report if the time is over.
     fn late(&self, timeout: Duration) -> Rotated {
         let why = if self.said.is_empty() { "the operator has not ended the attempt yet" } else { "see above" };
-        let name = &self.key.name;
         let message = format!(
-            "no token with the new secret within {timeout:?}: {why}. The operator goes on; 'kubectl itcred check {name}' \
-             says what is wrong, and 'kubectl itcred rotate {name}' writes another secret"
+            "no token with the new secret within {timeout:?}: {why}. The operator goes on; {} says what is wrong, and {} \
+             writes another secret",
+            hint::command("check", &self.key),
+            hint::command("rotate", &self.key)
         );
         match &self.failure {
             Some((reason, failure)) => Rotated {
@@ -143,3 +145,6 @@ impl Open {
         Rotated { namespace, name, result, reason: None, failure: None, message, expires_at: None }
     }
 }
+
+#[cfg(test)]
+mod tests;
