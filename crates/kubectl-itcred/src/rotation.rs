@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn what_may_undo_the_rotation_is_said_before() {
         let applied = secret(json!({
-            "metadata": {"name": "client", "namespace": "team-b", "annotations": {LAST_APPLIED: "{}"}, "managedFields": [
+            "metadata": {"name": "client", "namespace": "team-b", "annotations": {LAST_APPLIED: "{}"},
+                         "managedFields": [
                 {"manager": "external-secrets", "fieldsV1": {"f:data": {}}},
                 {"manager": "kubectl-client-side-apply", "fieldsV1": {"f:data": {}}},
                 {"manager": "other", "fieldsV1": {"f:metadata": {}}},

@@ -6,7 +6,7 @@ use itwin_core::object::ObjectKey;
 use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{Plan, common};
+use super::{Plan, common, renew};
 use crate::{
     hint,
     output::{self, Form},
@@ -18,6 +18,10 @@ use crate::{
 /// The time between two reads.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// An operator that watches Secrets begins an attempt within seconds of the write. One that does not would begin it
+/// minutes later: it is asked to, and not sooner, since it performs one renewal on request in this time.
+const UNNOTICED: Duration = Duration::from_secs(10);
+
 /// A credential that has no token with the new value yet.
 struct Open {
     key: ObjectKey,
@@ -27,6 +31,8 @@ struct Open {
     failure: Option<(String, String)>,
     /// The last line that was printed about it.
     said: String,
+    /// Whether a renewal was requested since the new value was written.
+    is_requested: bool,
 }
 
 impl Plan {
@@ -40,7 +46,8 @@ impl Plan {
         form: Form,
     ) -> Vec<Rotated> {
         let mut versions = vec![version];
-        let deadline = session.clock.monotonic() + timeout;
+        let began = session.clock.monotonic();
+        let deadline = began + timeout;
         let mut open = Vec::new();
         for key in self.keys() {
             open.push(self.before(session, key).await);
@@ -56,7 +63,10 @@ impl Plan {
                         output::line(form, &format!("{}/{}: {}", rotated.namespace, rotated.name, rotated.message));
                         done.push(rotated);
                     }
-                    None => left.push(waiting),
+                    None => {
+                        waiting.request(session, session.clock.monotonic().duration_since(began)).await;
+                        left.push(waiting);
+                    }
                 }
             }
             open = left;
@@ -80,7 +90,7 @@ impl Plan {
         let now = common::credential_in(session, &key.namespace, &key.name).await.ok();
         let status = now.or_else(|| known.cloned()).and_then(|credential| credential.status);
         let failed_before = status.and_then(|status| status.last_failure).map(|failure| failure.time);
-        Open { key, failed_before, failure: None, said: String::new() }
+        Open { key, failed_before, failure: None, said: String::new(), is_requested: false }
     }
 }
 
@@ -110,6 +120,19 @@ impl Open {
                 self.failure = Some((reason, message));
                 None
             }
+        }
+    }
+
+    /// Requests a renewal, once, if no attempt has ended this long after the new value was written.
+    async fn request(&mut self, session: &Session, waited: Duration) {
+        if self.is_requested || self.failure.is_some() || waited < UNNOTICED {
+            return;
+        }
+        self.is_requested = true;
+        output::progress(&format!("{}: no attempt has ended within {waited:.0?}; a renewal is requested", self.key));
+        let requested = renew::request(session, std::slice::from_ref(&self.key)).await;
+        if let Some((_, problem)) = requested.failed.into_iter().next() {
+            self.say(problem.to_string());
         }
     }
 
