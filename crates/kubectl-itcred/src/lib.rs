@@ -10,8 +10,10 @@ pub mod claims;
 pub mod commands;
 pub mod completion;
 pub mod connection;
+pub mod deletion;
 #[cfg(test)]
 mod fake;
+pub mod hint;
 pub mod lint;
 pub mod output;
 pub mod owner;

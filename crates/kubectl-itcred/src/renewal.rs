@@ -55,6 +55,8 @@ pub enum RenewalResult {
     Failed,
     /// The credential is suspended, so that none was requested.
     Suspended,
+    /// The credential is being deleted, so that none was requested.
+    Deleting,
     /// The renewal could not be requested.
     NotRequested,
     /// Another request replaced this one.
@@ -118,7 +120,7 @@ pub enum Ended {
     },
     /// Someone set the annotation to another value, or removed it.
     Replaced,
-    /// The credential was deleted.
+    /// The credential was deleted, or is being deleted: no attempt follows.
     Gone,
     /// It has not ended within the time.
     Late,

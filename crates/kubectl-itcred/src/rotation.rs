@@ -99,8 +99,10 @@ pub fn notes(secret: &Secret, keys: &ClientCredentialsRef, expires_at: Option<Da
     if annotations.is_some_and(|annotations| annotations.contains_key(LAST_APPLIED)) {
         notes.push(format!(
             "the Secret was written with 'kubectl apply', which keeps the old value in an annotation and writes it \
-             again when it is applied again: remove it with 'kubectl annotate secret {} {LAST_APPLIED}-'",
-            secret.metadata.name.as_deref().unwrap_or_default()
+             again when it is applied again: remove it with 'kubectl annotate secret {} -n {} \
+             {LAST_APPLIED}-'",
+            secret.metadata.name.as_deref().unwrap_or_default(),
+            secret.metadata.namespace.as_deref().unwrap_or_default()
         ));
     }
     if has(&keys.expires_at_key) && overlap::has_expiry(keys) && expires_at.is_none() {
@@ -187,7 +189,8 @@ mod tests {
     #[test]
     fn what_may_undo_the_rotation_is_said_before() {
         let applied = secret(json!({
-            "metadata": {"name": "client", "annotations": {LAST_APPLIED: "{}"}, "managedFields": [
+            "metadata": {"name": "client", "namespace": "team-b", "annotations": {LAST_APPLIED: "{}"},
+                         "managedFields": [
                 {"manager": "external-secrets", "fieldsV1": {"f:data": {}}},
                 {"manager": "kubectl-client-side-apply", "fieldsV1": {"f:data": {}}},
                 {"manager": "other", "fieldsV1": {"f:metadata": {}}},
@@ -196,7 +199,9 @@ mod tests {
         }));
         let notes = notes(&applied, &keys(), None);
         assert_eq!(notes.len(), 3, "{notes:?}");
-        assert!(notes[0].contains("kubectl annotate secret client") && notes[2].contains("external-secrets"));
+        assert!(
+            notes[0].contains("kubectl annotate secret client -n team-b ") && notes[2].contains("external-secrets")
+        );
         assert_eq!(super::notes(&applied, &keys(), Some(now())).len(), 2);
         assert!(super::notes(&Secret::default(), &keys(), None).is_empty());
         // the operator reads no expiry from a key that another field names

@@ -28,6 +28,8 @@ pub enum State {
     NoToken,
     /// The token is valid for less than `minimumValidity`, or it cannot satisfy it.
     TooShort,
+    /// The credential is being deleted, so that its token is not renewed.
+    Deleting,
     /// The renewal is overdue: no operator attempts it.
     Overdue,
     /// The last attempt failed; the token is good meanwhile.
@@ -53,6 +55,7 @@ impl State {
         match self {
             Self::NoToken => "NoToken",
             Self::TooShort => "TooShort",
+            Self::Deleting => "Deleting",
             Self::Overdue => "Overdue",
             Self::Failing => "Failing",
             Self::ClientExpires => "ClientExpires",
@@ -66,7 +69,7 @@ impl State {
     #[must_use]
     pub fn tone(self) -> Tone {
         match self {
-            Self::NoToken | Self::TooShort => Tone::Bad,
+            Self::NoToken | Self::TooShort | Self::Deleting => Tone::Bad,
             Self::Overdue | Self::Failing | Self::ClientExpires => Tone::Warning,
             Self::Pending | Self::Suspended => Tone::Plain,
             Self::Ok => Tone::Good,
@@ -203,7 +206,10 @@ fn state(credential: &ITwinServiceCredential, status: &CredentialStatus, now: Da
     let ready = condition(status, READY);
     let is_reason = |reason: Reason| ready.is_some_and(|ready| ready.reason == reason.as_str());
     let has_token = at(&status.expires_at).is_some_and(|expires_at| expires_at > now);
-    let is_suspended = credential.spec.suspend;
+    // a finalizer may hold it until the token ends: the operator renews none meanwhile
+    if credential.metadata.deletion_timestamp.is_some() {
+        return if has_token { State::Deleting } else { State::NoToken };
+    }
     if ready.is_none() || (is_reason(Reason::Pending) && !has_token) || (!is_current && !has_token) {
         // a credential that is not handled for long has no operator
         let created = credential.metadata.creation_timestamp.as_ref().and_then(time::from_kubernetes);
@@ -216,7 +222,7 @@ fn state(credential: &ITwinServiceCredential, status: &CredentialStatus, now: Da
     if at(&status.usable_until).is_some_and(|until| until <= now) || is_reason(Reason::LifetimeTooShort) {
         return State::TooShort;
     }
-    if is_suspended {
+    if credential.spec.suspend {
         return State::Suspended;
     }
     if at(&status.renew_at).is_some_and(|renew_at| renew_at + OVERDUE < now) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use itwin_core::{failure::Failure, ownership::Named};
 use itwin_credential_operator::config::authority::{AuthorityConfig, roots};
@@ -41,6 +41,27 @@ pub struct Lease {
     pub renewed: Option<DateTime<Utc>>,
     /// For how long a renewal holds, in seconds.
     pub seconds: i64,
+}
+
+/// A Lease that was renewed so long ago, in its durations, is held by none: another replica would have taken it over.
+const DURATIONS: i32 = 3;
+
+impl Lease {
+    /// Whether its holder leads.
+    #[must_use]
+    pub fn leads(&self, now: DateTime<Utc>) -> bool {
+        let is_recent = |renewed: DateTime<Utc>| (now - renewed).abs() <= self.duration() * DURATIONS;
+        self.holder.is_some() && self.renewed.is_some_and(is_recent)
+    }
+
+    /// When its last renewal ends, by the clock of its holder.
+    pub(super) fn until(&self) -> Option<DateTime<Utc>> {
+        self.renewed?.checked_add_signed(self.duration())
+    }
+
+    fn duration(&self) -> TimeDelta {
+        TimeDelta::seconds(self.seconds.clamp(1, 3600))
+    }
 }
 
 /// What an authorization server publishes, as this machine sees it.

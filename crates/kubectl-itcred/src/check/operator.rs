@@ -1,15 +1,13 @@
 //! Whether an operator is there and leads.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
+use itwin_api::time;
 
-use super::{Lease, Level, Observed, Section, Seen};
+use super::{Lease, Level, Observed, Section, Seen, reported::UNHANDLED};
 use crate::{
     span::{relative, span},
     view::{State, View},
 };
-
-/// A Lease that was renewed so long ago, in its durations, is held by none: another replica would have taken it over.
-const DURATIONS: i64 = 3;
 
 pub(super) fn section(observed: &Observed) -> Section {
     let mut section = Section::new("Operator");
@@ -24,17 +22,37 @@ pub(super) fn section(observed: &Observed) -> Section {
         without_lease(&mut section, observed);
     }
     // those of an earlier installation, or of another, say nothing while one leads
-    let level = if leases.iter().any(|lease| leads(lease, observed)) { Level::Note } else { Level::Problem };
+    let is_led = leases.iter().any(|lease| lease.leads(observed.now));
+    let worked = worked(observed);
     for lease in leases {
-        described(&mut section, lease, observed, level);
+        // nor where an operator without leader election has worked since
+        let is_left = !is_led && worked.zip(lease.until()).is_some_and(|(worked, until)| worked > until);
+        described(&mut section, lease, observed, if is_led || is_left { Level::Note } else { Level::Problem });
+        if let Some(worked) = worked.filter(|_| is_left) {
+            section.note(format!(
+                "an operator worked {}, after that Lease had ended: it runs without leader election, or its Lease is in \
+                 another namespace",
+                relative(worked, observed.now)
+            ));
+        }
     }
     section
 }
 
-fn leads(lease: &Lease, observed: &Observed) -> bool {
-    let longest = TimeDelta::seconds(lease.seconds.clamp(1, 3600) * DURATIONS);
-    let is_recent = |renewed: DateTime<Utc>| (observed.now - renewed).abs() <= longest;
-    lease.holder.is_some() && lease.renewed.is_some_and(is_recent)
+/// When an operator last wrote something that is seen here, by its clock; `None` if one that works would have written
+/// more since.
+fn worked(observed: &Observed) -> Option<DateTime<Utc>> {
+    let status = observed.credential.status.as_ref();
+    let at = |text: Option<&String>| text.and_then(|text| time::from_rfc3339(text));
+    if at(status.and_then(|status| status.renew_at.as_ref())).is_some_and(|due| due + UNHANDLED < observed.now) {
+        return None;
+    }
+    let authority = observed.authority.known().and_then(Option::as_ref).and_then(|authority| authority.status.as_ref());
+    let refreshed = at(authority.and_then(|status| status.last_refresh_time.as_ref()));
+    let issued = at(status.and_then(|status| status.issued_at.as_ref()));
+    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let changed = conditions.iter().filter_map(|condition| time::from_kubernetes(&condition.last_transition_time));
+    changed.chain(refreshed).chain(issued).max()
 }
 
 /// An operator with one replica may run without leader election.
@@ -58,20 +76,25 @@ fn without_lease(section: &mut Section, observed: &Observed) {
 
 fn described(section: &mut Section, lease: &Lease, observed: &Observed, level: Level) {
     let place = format!("Lease {}/itwin-credential-operator", lease.namespace);
-    let advice = format!("check the pods of the operator in namespace {}", lease.namespace);
+    let is_problem = level == Level::Problem;
+    let check = || format!(": check the pods of the operator in namespace {}", lease.namespace);
+    let advice = if is_problem { check() } else { String::new() };
     match (&lease.holder, lease.renewed) {
-        (Some(holder), Some(renewed)) if leads(lease, observed) => {
+        (Some(holder), Some(renewed)) if lease.leads(observed.now) => {
             section.ok(format!("{holder} leads ({place}, renewed {} ago)", span(observed.now - renewed)));
         }
         (Some(holder), Some(renewed)) => section.push(
             level,
             None,
             format!(
-                "{holder} holds {place}, and renewed it {}, by the clock of this machine: {advice}",
+                "{holder} holds {place}, and renewed it {}, by the clock of this machine{advice}",
                 relative(renewed, observed.now)
             ),
         ),
         (Some(holder), None) => section.unknown(format!("{holder} holds {place}, and it says not since when")),
-        (None, _) => section.push(level, None, format!("{place} has no holder, so that no operator works: {advice}")),
+        (None, _) => {
+            let so = if is_problem { ", so that no operator works" } else { "" };
+            section.push(level, None, format!("{place} has no holder{so}{advice}"));
+        }
     }
 }

@@ -6,17 +6,18 @@ use itwin_api::{
     credential::CredentialStatus,
     time,
 };
-use itwin_core::{status::holds, template::Templates};
+use itwin_core::{object::ObjectKey, status::holds, template::Templates};
 
 use super::{Level, Observed, Section, Seen};
 use crate::{
+    deletion, hint,
     span::relative,
     view::{State, View},
     workloads::How,
 };
 
 /// A renewal that is late by less is being attempted.
-const UNHANDLED: TimeDelta = TimeDelta::minutes(1);
+pub(super) const UNHANDLED: TimeDelta = TimeDelta::minutes(1);
 
 pub(super) fn section(observed: &Observed) -> Section {
     let mut section = Section::new("What the operator reports");
@@ -50,8 +51,13 @@ pub(super) fn section(observed: &Observed) -> Section {
         section.problem("the token is valid for less than minimumValidity, and no operator reports it");
     }
     let overdue = view.renew_at.filter(|at| *at + UNHANDLED < observed.now);
-    if credential.spec.suspend {
-        section.note("spec.suspend is true, so that no token is requested: 'kubectl itcred resume' ends that");
+    if let Some(why) = deletion::why(credential) {
+        let ends = view.expires_at.filter(|at| *at > observed.now);
+        let ends = ends.map_or_else(String::new, |at| format!(". The token expires {}", relative(at, observed.now)));
+        section.problem(format!("{why}{ends}"));
+    } else if credential.spec.suspend {
+        let resume = hint::command("resume", &ObjectKey::new(observed.namespace(), observed.name()));
+        section.note(format!("spec.suspend is true, so that no token is requested: {resume} ends that"));
     } else if let Some(at) = overdue {
         let due = relative(at, observed.now);
         section
@@ -114,8 +120,9 @@ pub(super) fn pods(observed: &Observed) -> Section {
     if !stale.is_empty() {
         section.note(format!(
             "these pods do not see a renewed token until they restart (env, envFrom or subPath): {}; 'kubectl itcred \
-             lint' says what to change",
-            named(&stale)
+             lint -n {}' says what to change",
+            named(&stale),
+            observed.namespace()
         ));
     }
     section

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Lease, Level, Observed, Published, Report, Seen, report};
 use crate::{
     table::WIDTH,
-    view::tests::{credential, failed, merge, minutes, now},
+    view::tests::{credential, deleted, failed, merge, minutes, now},
     workloads::{Metadata, PodSpec},
 };
 
@@ -371,6 +371,70 @@ fn operator_that_is_not_there_does_not_lead_or_does_not_work_is_found() {
     for part in ["by its status", "since the last failure, 2m ago", "not checked here"] {
         assert!(waits.text.contains(part), "{part} is not in {}", waits.text);
     }
+}
+
+#[test]
+fn commands_that_are_recommended_name_the_namespace() {
+    let mut observed = fine();
+    observed.credential = agent(&json!({"metadata": {"namespace": "team-b"}, "spec": {"suspend": true}}));
+    let pod: PodSpec = serde_json::from_value(json!({
+        "containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "agent"}}]}],
+    }))
+    .expect("a pod");
+    observed.pods = Seen::Known(vec![(Metadata { name: Some("app-1".into()), ..Metadata::default() }, pod)]);
+    let report = report(&observed);
+    let texts: Vec<&str> = report.sections.iter().flat_map(|s| &s.findings).map(|f| f.text.as_str()).collect();
+    for command in ["'kubectl itcred resume agent -n team-b'", "'kubectl itcred lint -n team-b'"] {
+        assert!(texts.iter().any(|text| text.contains(command)), "{command}: {texts:?}");
+    }
+}
+
+#[test]
+fn lease_that_an_operator_has_worked_without_is_no_problem() {
+    let lease = |holder: Option<&str>, minutes: i64| Lease {
+        namespace: "operator".into(),
+        holder: holder.map(str::to_owned),
+        renewed: Some(now() + TimeDelta::minutes(minutes)),
+        seconds: 15,
+    };
+    let with = |leases: &[Lease]| Observed { leases: Seen::Known(leases.to_vec()), ..fine() };
+    // the conditions changed 2 minutes ago, and the token was issued 10 minutes ago
+    for holder in [None, Some("pod-0")] {
+        let observed = with(&[lease(holder, -3)]);
+        assert_eq!(problems(&observed), Vec::<String>::new());
+        let text = report(&observed).render(false);
+        assert!(text.contains("an operator worked 2m ago") && !text.contains("check the pods"), "{text}");
+    }
+    // it was held when they changed, or is held since
+    for minutes in [-2, -1] {
+        assert_eq!(problems(&with(&[lease(Some("pod-0"), minutes)])).len(), 1, "{minutes}");
+    }
+    // one of the two may have worked then
+    assert_eq!(problems(&with(&[lease(Some("pod-0"), -3), lease(Some("pod-1"), -2)])).len(), 1);
+    // the authority was refreshed since
+    let refreshed = authority(&json!({"status": {"lastRefreshTime": minutes(-1)}}));
+    let mut observed = with(&[lease(None, -2)]);
+    observed.authority = Seen::Known(Some(refreshed));
+    assert_eq!(problems(&observed), Vec::<String>::new());
+    // a renewal that is late is not attempted, by whichever operator
+    let mut stopped = with(&[lease(None, -60)]);
+    stopped.credential = agent(&json!({"status": {"renewAt": minutes(-5)}}));
+    assert!(problems(&stopped)[0].contains("has no holder, so that no operator works"), "{:?}", problems(&stopped));
+}
+
+#[test]
+fn deletion_is_a_problem_that_names_what_holds_the_credential() {
+    for changes in [json!({}), json!({"spec": {"suspend": true}}), json!({"status": {"renewAt": minutes(-5)}})] {
+        let mut all = deleted();
+        merge(&mut all, &changes);
+        let found = problems(&Observed { credential: agent(&all), ..fine() });
+        assert!(found.len() == 1 && found[0].contains("held by finalizer example.com/hold"), "{found:?}");
+        assert!(found[0].contains("The token expires in 50m"), "{found:?}");
+    }
+    let mut lost = deleted();
+    merge(&mut lost, &json!({"status": null}));
+    let found = problems(&Observed { credential: agent(&lost), ..fine() });
+    assert!(found.iter().any(|problem| problem.contains("example.com/hold")), "{found:?}");
 }
 
 #[test]

@@ -155,20 +155,29 @@ async fn object<T: DeserializeOwned>(session: &Session, path: String) -> Seen<Op
     seen(session.get_if_any(&path).await)
 }
 
-/// The Lease of the operator in the namespace that the user named; where it has none, those of all namespaces.
+/// The Lease of the operator in the namespace that the user named; where it has none that leads, also those of all
+/// namespaces: one that an earlier installation left says nothing about the operator.
 async fn leases(session: &Session, namespace: &str) -> Seen<Vec<Lease>> {
     const GROUP: &str = "apis/coordination.k8s.io/v1";
     let named = session.get_if_any::<Value>(&path::named(GROUP, namespace, "leases", LEASE)).await;
-    if let Ok(Some(value)) = &named {
-        return Seen::Known(vec![lease(value)]);
+    let named = named.map(|found| found.as_ref().map(lease));
+    if let Ok(Some(lease)) = &named
+        && lease.leads(session.now())
+    {
+        return Seen::Known(vec![lease.clone()]);
     }
     let selector = format!("metadata.name={LEASE}");
     let all = session.list::<Value>(&path::namespaced(GROUP, None, "leases"), &[("fieldSelector", &selector)]).await;
-    if let Ok(leases) = all {
-        return Seen::Known(leases.iter().map(lease).collect());
+    if let Ok(all) = all {
+        // the one that was named, as it was read, and the others
+        let read = named.ok().flatten();
+        let is_read = |other: &Lease| read.as_ref().is_some_and(|read| read.namespace == other.namespace);
+        let others: Vec<Lease> = all.iter().map(lease).filter(|other| !is_read(other)).collect();
+        return Seen::Known(read.into_iter().chain(others).collect());
     }
     match named {
-        Ok(_) => Seen::Unknown(format!(
+        Ok(Some(lease)) => Seen::Known(vec![lease]),
+        Ok(None) => Seen::Unknown(format!(
             "namespace {namespace} has no Lease {LEASE}, and those of other namespaces may not be listed: name the \
              operator's with --operator-namespace"
         )),
@@ -273,20 +282,4 @@ impl Transport for Dated<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn lease_is_read_whatever_it_holds() {
-        let read = lease(&json!({
-            "metadata": {"namespace": "operator"},
-            "spec": {"holderIdentity": "pod-1", "renewTime": "2026-11-24T19:00:00.000000Z", "leaseDurationSeconds": 15},
-        }));
-        assert_eq!((read.namespace.as_str(), read.holder.as_deref(), read.seconds), ("operator", Some("pod-1"), 15));
-        assert!(read.renewed.is_some());
-        let released = lease(&json!({"spec": {"holderIdentity": "", "renewTime": 5}}));
-        assert_eq!((released.holder, released.renewed), (None, None));
-    }
-}
+mod tests;

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     args::Targets,
     check::Seen,
+    hint,
     owner::{self, Wanted},
     plain::without_values,
     problem::Problem,
@@ -104,19 +105,45 @@ pub async fn credentials(
     namespace: Option<&str>,
     selector: Option<&str>,
 ) -> Result<(Vec<ITwinServiceCredential>, Vec<Problem>), Problem> {
+    let Chosen { credentials, undecoded } = listed(session, namespace, selector).await?;
+    Ok((credentials, undecoded.into_iter().map(|one| one.problem).collect()))
+}
+
+/// A credential that could not be decoded.
+pub struct Undecoded {
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// Its `spec.suspend`, as far as that can be read.
+    pub is_suspended: bool,
+    /// What of it could not be decoded.
+    pub problem: Problem,
+}
+
+/// The credentials that a command is about.
+pub struct Chosen {
+    /// Those that it can serve.
+    pub credentials: Vec<ITwinServiceCredential>,
+    /// Those that it can only report.
+    pub undecoded: Vec<Undecoded>,
+}
+
+async fn listed(session: &Session, namespace: Option<&str>, selector: Option<&str>) -> Result<Chosen, Problem> {
     let query: Vec<(&str, &str)> = selector.map(|selector| ("labelSelector", selector)).into_iter().collect();
     let values: Vec<Value> = session
         .list(&path::credentials(namespace), &query)
         .await
         .map_err(|error| failed_to_read("ITwinServiceCredentials", &error))?;
-    let (mut found, mut invalid) = (Vec::new(), Vec::new());
+    let (mut credentials, mut undecoded) = (Vec::new(), Vec::new());
     for value in values {
+        let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = ObjectKey::new(text("namespace"), text("name"));
+        let is_suspended = value["spec"]["suspend"].as_bool().unwrap_or_default();
         match decoded(value) {
-            Ok(credential) => found.push(credential),
-            Err(problem) => invalid.push(problem),
+            Ok(credential) => credentials.push(credential),
+            Err(problem) => undecoded.push(Undecoded { key, is_suspended, problem }),
         }
     }
-    Ok((found, invalid))
+    Ok(Chosen { credentials, undecoded })
 }
 
 /// Namespace and name of a credential.
@@ -126,24 +153,22 @@ pub fn key(credential: &ITwinServiceCredential) -> ObjectKey {
     ObjectKey::new(text(&credential.metadata.namespace), text(&credential.metadata.name))
 }
 
-/// The credentials that were chosen by name, by labels, or all.
+/// The credentials that were chosen by name, by labels, or all. One that could not be decoded does not keep a command
+/// from serving the others, unless the user named it.
 ///
 /// # Errors
-/// Also if there is none, or one that could not be decoded.
-pub async fn targets(session: &Session, targets: &Targets) -> Result<Vec<ITwinServiceCredential>, Problem> {
-    let mut found = named(session, &targets.names).await?;
-    if targets.names.is_empty() {
+/// Also if there is none, or if one that was named could not be decoded.
+pub async fn targets(session: &Session, targets: &Targets) -> Result<Chosen, Problem> {
+    let chosen = if targets.names.is_empty() {
         let namespace = (!targets.all_namespaces).then_some(session.namespace.as_str());
-        let (all, invalid) = credentials(session, namespace, targets.selector.as_deref()).await?;
-        if let Some(problem) = invalid.into_iter().next() {
-            return Err(problem);
-        }
-        found = all;
-    }
-    if found.is_empty() {
+        listed(session, namespace, targets.selector.as_deref()).await?
+    } else {
+        Chosen { credentials: named(session, &targets.names).await?, undecoded: Vec::new() }
+    };
+    if chosen.credentials.is_empty() && chosen.undecoded.is_empty() {
         return Err(Problem::new("no ITwinServiceCredential is chosen: 'kubectl itcred status -A' lists them"));
     }
-    Ok(found)
+    Ok(chosen)
 }
 
 /// The name and UID of a credential, also of one that could not be decoded.
@@ -189,8 +214,9 @@ pub async fn token_secret(session: &Session, credential: &ITwinServiceCredential
     let secret: Secret = session.get(&path::secret(&key.namespace, name)).await.map_err(|error| {
         if error.is_not_found() {
             return Problem::new(format!(
-                "Secret {}/{name} does not exist: 'kubectl itcred check {}' says why no token was written",
-                key.namespace, key.name
+                "Secret {}/{name} does not exist: {} says why no token was written",
+                key.namespace,
+                hint::command("check", &key)
             ));
         }
         Problem::new(format!("Secret {}/{name}: {error}", key.namespace))
@@ -210,81 +236,4 @@ pub async fn token_secret(session: &Session, credential: &ITwinServiceCredential
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use itwin_api::secret_keys;
-    use serde_json::json;
-
-    use super::*;
-    use crate::{
-        fake::{self, Answer},
-        view::tests::credential,
-    };
-
-    /// What is said of a Secret that `older` wrote, if the server answers this about `older`.
-    async fn said(answer: impl Fn() -> Answer + Send + Sync + 'static) -> String {
-        let secret = json!({"metadata": {
-            "name": "shared", "namespace": "team-a", "uid": "uid-secret", "resourceVersion": "1",
-            "annotations": {secret_keys::OWNER_UID: "uid-older", secret_keys::OWNER: "team-a/older"},
-            "ownerReferences": [{"apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential",
-                                 "name": "older", "uid": "uid-older", "controller": true}],
-        }});
-        let session = fake::session(move |asked| {
-            if asked.path.ends_with("/secrets/shared") {
-                fake::object(&secret)
-            } else if asked.path.ends_with("/itwinservicecredentials/older") {
-                answer()
-            } else {
-                fake::failure(500, "InternalError")
-            }
-        });
-        let younger = credential("younger", &json!({"spec": {"secretName": "shared"}}));
-        token_secret(&session, &younger).await.expect_err("it is that of another one").to_string()
-    }
-
-    #[tokio::test]
-    async fn calls_are_made_together_within_a_bound_and_answered_in_order() {
-        const COUNT: usize = 3 * AT_ONCE;
-        let (open, most) = (&Cell::new(0_usize), &Cell::new(0_usize));
-        let call = |number: usize| async move {
-            open.set(open.get() + 1);
-            most.set(open.get().max(most.get()));
-            // the later ones end first
-            for _ in number..COUNT {
-                tokio::task::yield_now().await;
-            }
-            open.set(open.get() - 1);
-            number
-        };
-        let answers: Vec<usize> = each(0..COUNT, call).collect().await;
-        assert_eq!(answers, (0..COUNT).collect::<Vec<_>>());
-        assert_eq!((open.get(), most.get()), (0, AT_ONCE));
-    }
-
-    #[tokio::test]
-    async fn credentials_that_are_named_twice_are_read_once_in_the_order_of_their_names() {
-        let session = fake::session(|asked| {
-            let name = asked.path.rsplit('/').next().unwrap_or_default();
-            fake::object(&serde_json::to_value(credential(name, &json!({}))).expect("JSON"))
-        });
-        let names = ["b", "a", "b", "c", "a"].map(str::to_owned);
-        let found = named(&session, &names).await.expect("credentials");
-        let found: Vec<String> = found.iter().map(|credential| key(credential).name).collect();
-        assert_eq!(found, ["b", "a", "c"]);
-    }
-
-    #[tokio::test]
-    async fn secret_of_a_credential_that_exists_is_not_to_be_deleted() {
-        let older = |uid: &'static str| move || fake::object(&json!({"metadata": {"name": "older", "uid": uid}}));
-        let exists = said(older("uid-older")).await;
-        assert!(exists.contains("belongs to ITwinServiceCredential older, which exists"), "{exists}");
-        for code in [(403, "Forbidden"), (500, "InternalError")] {
-            let unknown = said(move || fake::failure(code.0, code.1)).await;
-            assert!(unknown.contains("ITwinServiceCredential older") && !unknown.contains("delete"), "{unknown}");
-        }
-        for gone in [said(|| fake::failure(404, "NotFound")).await, said(older("another")).await] {
-            assert!(gone.contains("does not exist in this namespace: delete the Secret"), "{gone}");
-        }
-    }
-}
+mod tests;

@@ -6,13 +6,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
+use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::object::ObjectKey;
 use serde_json::Value;
 
 use self::read::{Read, read};
-use super::common;
+use super::common::{self, Chosen};
 use crate::{
     args::Targets,
+    deletion, hint,
     output::{self, Form, Structured},
     problem::{Outcome, Problem},
     renewal::{Ended, Renewal, RenewalList, RenewalResult, Request},
@@ -22,23 +24,27 @@ use crate::{
 
 /// The time between two reads of the status.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// What is said of a credential that is suspended.
-const SUSPENDED: &str = "suspended, so that no token is requested; 'kubectl itcred resume' ends that";
 
 /// Renews the credentials that were chosen.
 ///
 /// # Errors
 /// Why they could not be read.
 pub async fn run(session: &Session, targets: &Targets, timeout: Duration, form: Form) -> Result<Outcome, Problem> {
-    let credentials = common::targets(session, targets).await?;
-    let (suspended, active): (Vec<_>, Vec<_>) = credentials.into_iter().partition(|credential| credential.spec.suspend);
-    let mut items = Vec::new();
-    for key in suspended.iter().map(common::key) {
-        output::line(form, &format!("{key}: {SUSPENDED}"));
-        items.push(Renewal::without_request(&key, RenewalResult::Suspended, SUSPENDED));
+    let Chosen { credentials, undecoded } = common::targets(session, targets).await?;
+    let (mut items, mut keys) = (Vec::new(), Vec::new());
+    for credential in &credentials {
+        let key = common::key(credential);
+        match unrequested(credential) {
+            Some((result, why)) => {
+                output::line(form, &format!("{key}: {why}"));
+                items.push(Renewal::without_request(&key, result, why));
+            }
+            None => keys.push(key),
+        }
     }
-    let keys: Vec<ObjectKey> = active.iter().map(common::key).collect();
-    let Requested { asked, failed } = request(session, &keys).await;
+    let is_any_unrequested = !items.is_empty();
+    let Requested { asked, mut failed } = request(session, &keys).await;
+    failed.extend(undecoded.into_iter().map(|one| (one.key, one.problem)));
     for (key, problem) in &failed {
         output::progress(&format!("error: {problem}"));
         items.push(Renewal::without_request(key, RenewalResult::NotRequested, problem.to_string()));
@@ -54,7 +60,15 @@ pub async fn run(session: &Session, targets: &Targets, timeout: Duration, form: 
     }
     let is_each_known = failed.is_empty() && !ended.values().any(|ended| matches!(ended, Ended::Unread(_)));
     let is_failed = |ended: &Ended| !matches!(ended, Ended::Issued(_) | Ended::Unread(_));
-    Ok(Outcome::checked(!suspended.is_empty() || ended.values().any(is_failed), is_each_known))
+    Ok(Outcome::checked(is_any_unrequested || ended.values().any(is_failed), is_each_known))
+}
+
+/// Why no token is requested for a credential, with or without a request; `None` where one is.
+fn unrequested(credential: &ITwinServiceCredential) -> Option<(RenewalResult, String)> {
+    let deleting = deletion::why(credential).map(|why| (RenewalResult::Deleting, why));
+    let resume = || hint::command("resume", &common::key(credential));
+    let suspended = || format!("suspended, so that no token is requested; {} ends that", resume());
+    deleting.or_else(|| credential.spec.suspend.then(|| (RenewalResult::Suspended, suspended())))
 }
 
 /// The renewals that were asked for, and why others could not be.
@@ -131,7 +145,8 @@ fn end(request: &Request, so_far: &mut Ended, read: Read) -> Option<Ended> {
         Ok(Some(credential)) => {
             let ended = request.ended(&credential);
             *so_far = request.late(&credential);
-            ended
+            // a finalizer may hold it, and the operator requests no token for it any more
+            ended.or_else(|| credential.metadata.deletion_timestamp.is_some().then_some(Ended::Gone))
         }
         Ok(None) => Some(Ended::Gone),
         // it may be read again before the end
@@ -155,7 +170,7 @@ fn described(key: &ObjectKey, ended: &Ended, now: DateTime<Utc>, timeout: Durati
     let expires = |until: &Option<DateTime<Utc>>| {
         until.map_or_else(String::new, |until| format!(", it expires {}", relative(until, now)))
     };
-    let command = |command: &str| format!("'kubectl itcred {command} {} -n {}'", key.name, key.namespace);
+    let command = |command: &str| hint::command(command, key);
     match ended {
         Ended::Issued(until) => format!("new token{}", expires(until)),
         Ended::Same(until) => {
@@ -185,102 +200,4 @@ fn described(key: &ObjectKey, ended: &Ended, now: DateTime<Utc>, timeout: Durati
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use itwin_api::secret_keys::RENEW;
-    use serde_json::json;
-
-    use super::*;
-    use crate::{
-        fake::{self, Answer},
-        view::tests::{credential, merge, minutes},
-    };
-
-    fn object(name: &str, changes: &Value) -> Answer {
-        fake::object(&serde_json::to_value(credential(name, changes)).expect("JSON"))
-    }
-
-    /// The operator has handled this value.
-    fn handled(value: &str, changes: &Value) -> Answer {
-        let mut all = json!({"metadata": {"annotations": {RENEW: value}}, "status": {"lastRenewRequest": value}});
-        merge(&mut all, changes);
-        object("agent", &all)
-    }
-
-    /// How a renewal of `agent` ended, if reads are answered by `read`, given the value of the request and the number
-    /// of the read, from 1.
-    async fn renewed(timeout: Duration, read: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Option<Ended> {
-        let state = Mutex::new((String::new(), 0));
-        let session = fake::session(move |asked| {
-            let mut state = state.lock().expect("no panic");
-            if asked.method == "PATCH" {
-                state.0 = asked.body["metadata"]["annotations"][RENEW].as_str().unwrap_or_default().to_owned();
-                return object("agent", &json!({}));
-            }
-            state.1 += 1;
-            read(&state.0, state.1)
-        });
-        let key = ObjectKey::new("team-a", "agent");
-        let requested = request(&session, std::slice::from_ref(&key)).await;
-        assert!(requested.failed.is_empty(), "{:?}", requested.failed);
-        wait(&session, requested.asked, timeout, Form::Table).await.remove(&key)
-    }
-
-    #[tokio::test]
-    async fn reads_that_fail_do_not_end_the_wait() {
-        let patience = Duration::from_secs(30);
-        let issued = renewed(patience, |value, number| match number {
-            1 => fake::failure(503, "ServiceUnavailable"),
-            2 => fake::failure(500, "InternalError"),
-            _ => handled(value, &json!({"status": {"issuedAt": minutes(0)}})),
-        });
-        assert!(matches!(issued.await, Some(Ended::Issued(Some(_)))));
-        let unread = renewed(Duration::ZERO, |_, _| fake::failure(503, "ServiceUnavailable")).await;
-        assert!(matches!(&unread, Some(Ended::Unread(why)) if why.contains("HTTP 503")), "{unread:?}");
-    }
-
-    #[tokio::test]
-    async fn same_token_a_deleted_credential_and_another_request_are_results() {
-        let patience = Duration::from_secs(30);
-        let same = renewed(patience, |value, _| handled(value, &json!({}))).await;
-        assert!(matches!(same, Some(Ended::Same(Some(_)))), "{same:?}");
-        assert_eq!(renewed(patience, |_, _| fake::failure(404, "NotFound")).await, Some(Ended::Gone));
-        assert_eq!(renewed(patience, |_, _| handled("other", &json!({}))).await, Some(Ended::Replaced));
-        assert_eq!(renewed(Duration::ZERO, |_, _| object("agent", &json!({}))).await, Some(Ended::Replaced));
-    }
-
-    #[tokio::test]
-    async fn credential_that_may_not_be_patched_does_not_keep_others_from_being_reported() {
-        let value = Mutex::new(String::new());
-        let session = fake::session(move |asked| {
-            let mut value = value.lock().expect("no panic");
-            match (asked.method.as_str(), asked.path.contains("/forbidden")) {
-                ("PATCH", true) => fake::failure(403, "Forbidden"),
-                ("PATCH", false) => {
-                    *value = asked.body["metadata"]["annotations"][RENEW].as_str().unwrap_or_default().to_owned();
-                    object("agent", &json!({}))
-                }
-                (_, true) => object("forbidden", &json!({})),
-                (_, false) => handled(&value, &json!({"status": {"issuedAt": minutes(0)}})),
-            }
-        });
-        let keys = ["forbidden", "agent"].map(|name| ObjectKey::new("team-a", name));
-        let requested = request(&session, &keys).await;
-        assert!(
-            requested.failed.len() == 1 && requested.failed[0].1.to_string().contains("team-a/forbidden: forbidden")
-        );
-        assert_eq!(requested.asked.keys().collect::<Vec<_>>(), [&keys[1]]);
-        let run = |name: &str| Targets { names: vec![name.to_owned()], ..Targets::default() };
-        let both = Targets { names: vec!["forbidden".to_owned(), "agent".to_owned()], ..Targets::default() };
-        for (targets, expected) in
-            [(both, Outcome::Incomplete), (run("forbidden"), Outcome::Incomplete), (run("agent"), Outcome::Fine)]
-        {
-            assert_eq!(
-                super::run(&session, &targets, Duration::from_secs(30), Form::Json).await,
-                Ok(expected),
-                "{targets:?}"
-            );
-        }
-    }
-}
+mod tests;

@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::{common, renew};
 use crate::{
+    deletion, hint,
     output::{self, Form, Structured},
     problem::{Outcome, Problem},
     renewal::Ended,
@@ -67,11 +68,7 @@ pub async fn run(
     output::progress("Step 4 of 4: wait for a token with the new secret ...");
     let items = tokio::select! {
         biased;
-        () = interruption.wait() => return Err(Problem::new(format!(
-            "interrupted: key {} of Secret {} has the new value, and the operator goes on; 'kubectl itcred check {name}' \
-             says how the credential is",
-            plan.key, plan.secret_ref
-        ))),
+        () = interruption.wait() => return Err(plan.interrupted()),
         items = plan.wait(session, &value, version, timeout, form) => items,
     };
     if let Some(until) = until {
@@ -149,11 +146,15 @@ impl Plan {
             [&read.client_secret_key, &read.private_key_key].contains(&&key)
         };
         let credentials: Vec<_> = users.into_iter().filter(reads_key).collect();
+        let deleting = credentials.iter().find_map(|credential| Some((credential, deletion::why(credential)?)));
+        if let Some((credential, why)) = deleting {
+            return Err(Problem::new(format!("ITwinServiceCredential {}: {why}", common::key(credential))));
+        }
         if let Some(suspended) = credentials.iter().find(|credential| credential.spec.suspend) {
             return Err(Problem::new(format!(
-                "ITwinServiceCredential {} is suspended, so that no token can be requested: 'kubectl itcred resume' \
-                 ends that",
-                common::key(suspended)
+                "ITwinServiceCredential {} is suspended, so that no token can be requested: {} ends that",
+                common::key(suspended),
+                hint::command("resume", &common::key(suspended))
             )));
         }
         Ok(Self { credentials, secret, secret_ref, key, method })
@@ -171,6 +172,17 @@ impl Plan {
     fn named(&self) -> String {
         let names: Vec<String> = self.keys().iter().map(ToString::to_string).collect();
         names.join(", ")
+    }
+
+    /// What is said if the user ends the wait for a token.
+    fn interrupted(&self) -> Problem {
+        // the credential that was named is the first
+        let check = hint::command("check", &common::key(&self.credentials[0]));
+        Problem::new(format!(
+            "interrupted: key {} of Secret {} has the new value, and the operator goes on; {check} says how the \
+             credential is",
+            self.key, self.secret_ref
+        ))
     }
 
     /// Until when all tokens can be used; `None` where one is not there.

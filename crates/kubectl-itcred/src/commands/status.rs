@@ -1,7 +1,10 @@
 //! `status`: whose token is in danger, the first to be lost first.
 
+use itwin_core::object::ObjectKey;
+
 use super::common;
 use crate::{
+    hint,
     output::{self, Form, Structured},
     problem::{Outcome, Problem},
     session::Session,
@@ -45,15 +48,37 @@ pub async fn run(
     for problem in &invalid {
         output::progress(&problem.to_string());
     }
-    let in_danger: Vec<&View> = views.iter().filter(|view| view.state.is_danger()).collect();
-    if let Some(first) = in_danger.first() {
-        let flag = if all_namespaces { format!(" -n {}", first.namespace) } else { String::new() };
-        output::progress(&format!(
-            "{} of {} in danger; 'kubectl itcred check {}{flag}' says why the first one is.",
-            in_danger.len(),
-            views.len(),
-            first.name
-        ));
+    let danger = danger(views);
+    if let Some(danger) = &danger {
+        output::progress(danger);
     }
-    Ok(Outcome::found(!in_danger.is_empty() || !invalid.is_empty()))
+    Ok(Outcome::found(danger.is_some() || !invalid.is_empty()))
+}
+
+/// How many credentials are in danger, and what to do about the first; `None` if none is.
+fn danger(views: &[View]) -> Option<String> {
+    let in_danger: Vec<&View> = views.iter().filter(|view| view.state.is_danger()).collect();
+    let first = in_danger.first()?;
+    let check = hint::command("check", &ObjectKey::new(&first.namespace, &first.name));
+    Some(format!("{} of {} in danger; {check} says why the first one is.", in_danger.len(), views.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::view::tests::{credential, failed, merge, now};
+
+    #[test]
+    fn check_is_recommended_in_the_namespace_of_the_credential() {
+        let mut fails = failed("InvalidClient", "wrong");
+        merge(&mut fails, &json!({"metadata": {"namespace": "team-b"}}));
+        let views = |changes: &Value| [View::new(&credential("agent", changes), now())];
+        assert_eq!(
+            danger(&views(&fails)).as_deref(),
+            Some("1 of 1 in danger; 'kubectl itcred check agent -n team-b' says why the first one is.")
+        );
+        assert_eq!(danger(&views(&json!({}))), None);
+    }
 }

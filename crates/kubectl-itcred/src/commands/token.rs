@@ -8,6 +8,7 @@ use itwin_oauth::jwt;
 use super::common;
 use crate::{
     claims::{self, Claims},
+    hint,
     output::{self, Form, Structured},
     problem::{Outcome, Problem},
     session::Session,
@@ -23,11 +24,9 @@ pub async fn run(session: &Session, name: &str, is_raw: bool, form: Form) -> Res
     let credential = common::credential(session, name).await?;
     let secret = common::token_secret(session, &credential).await?;
     let secret_ref = format!("{}/{}", session.namespace, credential.target_name());
-    let token = target::token(&secret).ok_or_else(|| {
-        Problem::new(format!(
-            "Secret {secret_ref} has no usable key access_token: 'kubectl itcred check {name}' says why"
-        ))
-    })?;
+    let check = hint::command("check", &common::key(&credential));
+    let token = target::token(&secret)
+        .ok_or_else(|| Problem::new(format!("Secret {secret_ref} has no usable key access_token: {check} says why")))?;
     let text = |key: &str| {
         let value = secret.data.as_ref().and_then(|data| data.get(key));
         value.and_then(|value| std::str::from_utf8(&value.0).ok()).unwrap_or_default().to_owned()
@@ -37,7 +36,7 @@ pub async fn run(session: &Session, name: &str, is_raw: bool, form: Form) -> Res
     let now = session.now();
     let is_expired = expires_at.is_some_and(|at| at <= now);
     if is_expired {
-        output::progress(&format!("the token has expired; 'kubectl itcred check {name}' says why there is no other"));
+        output::progress(&format!("the token has expired; {check} says why there is no other"));
     }
     if is_raw {
         // the one command that prints a secret, because the user asked for nothing else
@@ -53,7 +52,7 @@ pub async fn run(session: &Session, name: &str, is_raw: bool, form: Form) -> Res
         }
         (_, Some(parts)) => {
             output::print(&claims::table(parts, now).render(form.width(), output::is_colored()));
-            output::progress("Nothing of this is verified here; 'kubectl itcred check' verifies it.");
+            output::progress(&format!("Nothing of this is verified here; {check} verifies it."));
         }
         (_, None) => output::print(&server.table(now).render(form.width(), output::is_colored())),
     }
@@ -92,29 +91,37 @@ mod tests {
     use super::*;
     use crate::{fake, view::tests::credential};
 
-    /// What `token --raw` ends with if the Secret of the credential holds this.
-    async fn raw(token: &str) -> Result<Outcome, Problem> {
+    /// What `token --raw` ends with if the Secret of the credential, in this namespace, holds this.
+    async fn raw(namespace: &str, token: &str) -> Result<Outcome, Problem> {
         let secret = json!({
             "metadata": {
-                "name": "agent", "namespace": "team-a", "uid": "uid-secret", "resourceVersion": "1",
-                "annotations": {secret_keys::OWNER_UID: "uid-agent", secret_keys::OWNER: "team-a/agent"},
+                "name": "agent", "namespace": namespace, "uid": "uid-secret", "resourceVersion": "1",
+                "annotations": {secret_keys::OWNER_UID: "uid-agent", secret_keys::OWNER: format!("{namespace}/agent")},
                 "ownerReferences": [{"apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential",
                                      "name": "agent", "uid": "uid-agent", "controller": true}],
             },
             "data": {secret_keys::ACCESS_TOKEN: STANDARD.encode(token)},
         });
-        let agent = serde_json::to_value(credential("agent", &json!({}))).expect("JSON");
-        let session =
+        let agent = serde_json::to_value(credential("agent", &json!({"metadata": {"namespace": namespace}})));
+        let agent = agent.expect("JSON");
+        let mut session =
             fake::session(move |asked| fake::object(if asked.path.contains("/secrets/") { &secret } else { &agent }));
+        session.namespace = namespace.to_owned();
         run(&session, "agent", true, Form::Table).await
     }
 
     #[tokio::test]
     async fn token_that_a_terminal_or_a_header_obeys_is_not_printed() {
-        assert_eq!(raw("eyJ.a-b_c").await, Ok(Outcome::Fine));
+        assert_eq!(raw("team-a", "eyJ.a-b_c").await, Ok(Outcome::Fine));
         for hostile in ["a\u{1b}]52;c;aGk=\u{7}", "a\r\nX-Admin: yes", "a\n", "a b", "a\u{202e}b"] {
-            let problem = raw(hostile).await.expect_err("no token").to_string();
+            let problem = raw("team-a", hostile).await.expect_err("no token").to_string();
             assert!(problem.starts_with("Secret team-a/agent has no usable key access_token"), "{problem}");
         }
+    }
+
+    #[tokio::test]
+    async fn check_is_recommended_in_the_namespace_of_the_credential() {
+        let problem = raw("team-b", "a b").await.expect_err("no token").to_string();
+        assert!(problem.contains("'kubectl itcred check agent -n team-b'"), "{problem}");
     }
 }

@@ -58,6 +58,17 @@ pub(crate) fn failed(reason: &str, message: &str) -> Value {
     ], "lastFailure": {"time": minutes(-2), "reason": reason, "message": "it failed"}}})
 }
 
+/// A credential that cannot be decoded, as another version of the schema may have accepted it.
+pub(crate) fn broken() -> Value {
+    let spec = json!({"suspend": true, "clientCredentialsRef": 5});
+    json!({"metadata": {"name": "broken", "namespace": "team-a"}, "spec": spec})
+}
+
+/// The changes of a credential that is being deleted, and that a finalizer holds.
+pub(crate) fn deleted() -> Value {
+    json!({"metadata": {"deletionTimestamp": minutes(-3), "finalizers": ["example.com/hold"]}})
+}
+
 #[test]
 fn state_is_what_the_status_means_now() {
     let renew = |minutes_from_now| json!({"status": {"renewAt": minutes(minutes_from_now)}});
@@ -83,11 +94,36 @@ fn state_is_what_the_status_means_now() {
 }
 
 #[test]
+fn credential_that_is_being_deleted_is_in_danger_until_its_token_is_lost() {
+    for (changes, expected) in [
+        (json!({}), State::Deleting),
+        (json!({"spec": {"suspend": true}}), State::Deleting),
+        (json!({"metadata": {"generation": 2}}), State::Deleting),
+        (json!({"status": {"usableUntil": minutes(-1)}}), State::Deleting),
+        (json!({"status": {"expiresAt": minutes(-1)}}), State::NoToken),
+        // no operator will handle it
+        (json!({"status": null, "metadata": {"creationTimestamp": minutes(0)}}), State::NoToken),
+    ] {
+        let mut all = deleted();
+        merge(&mut all, &changes);
+        let state = View::new(&credential("a", &all), now()).state;
+        assert_eq!(state, expected, "{changes}");
+        assert!(state.is_danger() && state.tone() == Tone::Bad, "{changes}");
+    }
+}
+
+#[test]
 fn first_to_be_lost_comes_first() {
     let mut views: Vec<View> = [
         ("fine", json!({})),
         ("fine-longer", json!({"status": {"usableUntil": minutes(90)}})),
         ("fails", failed("ServerError", "down")),
+        // its token lasts longer than that of others, and no other follows
+        ("goes", {
+            let mut goes = deleted();
+            merge(&mut goes, &json!({"status": {"usableUntil": minutes(60), "expiresAt": minutes(65)}}));
+            goes
+        }),
         ("expired", json!({"status": {"expiresAt": minutes(-5)}})),
         ("soon", json!({"status": {"usableUntil": minutes(-1), "expiresAt": minutes(4)}})),
     ]
@@ -96,7 +132,7 @@ fn first_to_be_lost_comes_first() {
     .collect();
     sort(&mut views);
     let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
-    assert_eq!(names, ["expired", "soon", "fails", "fine", "fine-longer"]);
+    assert_eq!(names, ["expired", "soon", "fails", "goes", "fine", "fine-longer"]);
 }
 
 #[test]

@@ -64,3 +64,48 @@ async fn rotation_that_would_overwrite_another_value_ends_before_its_first_step(
         assert!(why.contains("cannot be written") && !writes.is_empty(), "{why}");
     }
 }
+
+#[tokio::test]
+async fn rotation_for_a_credential_that_is_being_deleted_ends_before_its_first_step() {
+    let mut agent = serde_json::to_value(credential("agent", &json!({}))).expect("JSON");
+    crate::view::tests::merge(&mut agent, &crate::view::tests::deleted());
+    let session = fake::session(move |asked| match asked.path.as_str() {
+        _ if asked.method != "GET" => fake::failure(500, "InternalError"),
+        path if path.contains("/itwinauthorities/") => fake::failure(403, "Forbidden"),
+        path if path.contains("/secrets/") => fake::object(&json!({
+            "metadata": {"name": "client", "namespace": "team-a", "resourceVersion": "1"},
+            "data": {"client_id": "YQ==", "client_secret": "YQ=="},
+        })),
+        path if path.contains("/agent") => fake::object(&agent),
+        _ => fake::object(&json!({"metadata": {}, "items": [agent]})),
+    });
+    let why = run(&session, "agent", None, Duration::ZERO, Form::Table).await.expect_err("it ends").to_string();
+    assert!(why.starts_with("ITwinServiceCredential team-a/agent: the credential is being deleted"), "{why}");
+    assert!(why.contains("example.com/hold"), "{why}");
+}
+
+#[tokio::test]
+async fn commands_that_are_recommended_name_the_namespace() {
+    let agent = credential("agent", &json!({"metadata": {"namespace": "team-b"}, "spec": {"suspend": true}}));
+    let plan = Plan {
+        credentials: vec![agent.clone()],
+        secret: Secret::default(),
+        secret_ref: "team-b/client".to_owned(),
+        key: "client_secret".to_owned(),
+        method: ClientAuthentication::ClientSecretPost,
+    };
+    let why = plan.interrupted().to_string();
+    assert!(why.contains("'kubectl itcred check agent -n team-b'"), "{why}");
+    let agent = serde_json::to_value(agent).expect("JSON");
+    let mut session = fake::session(move |asked| match asked.path.as_str() {
+        path if path.contains("/itwinauthorities/") => fake::failure(403, "Forbidden"),
+        path if path.contains("/secrets/") => fake::object(&json!({
+            "metadata": {"name": "client", "namespace": "team-b"}, "data": {"client_secret": "YQ=="},
+        })),
+        path if path.contains("/agent") => fake::object(&agent),
+        _ => fake::object(&json!({"metadata": {}, "items": [agent]})),
+    });
+    session.namespace = "team-b".to_owned();
+    let why = run(&session, "agent", None, Duration::ZERO, Form::Table).await.expect_err("it ends").to_string();
+    assert!(why.contains("'kubectl itcred resume agent -n team-b'"), "{why}");
+}

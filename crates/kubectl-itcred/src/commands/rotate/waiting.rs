@@ -6,8 +6,9 @@ use itwin_core::object::ObjectKey;
 use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{Plan, common};
+use super::{Plan, common, renew};
 use crate::{
+    hint,
     output::{self, Form},
     rotation::{self, Progress, Rotated, RotationResult},
     session::{Session, path},
@@ -16,6 +17,10 @@ use crate::{
 
 /// The time between two reads.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// An operator that watches Secrets begins an attempt within seconds of the write. One that does not would begin it
+/// minutes later: it is asked to, and not sooner, since it performs one renewal on request in this time.
+const UNNOTICED: Duration = Duration::from_secs(10);
 
 /// A credential that has no token with the new value yet.
 struct Open {
@@ -26,6 +31,8 @@ struct Open {
     failure: Option<(String, String)>,
     /// The last line that was printed about it.
     said: String,
+    /// Whether a renewal was requested since the new value was written.
+    is_requested: bool,
 }
 
 impl Plan {
@@ -39,7 +46,8 @@ impl Plan {
         form: Form,
     ) -> Vec<Rotated> {
         let mut versions = vec![version];
-        let deadline = session.clock.monotonic() + timeout;
+        let began = session.clock.monotonic();
+        let deadline = began + timeout;
         let mut open = Vec::new();
         for key in self.keys() {
             open.push(self.before(session, key).await);
@@ -55,7 +63,10 @@ impl Plan {
                         output::line(form, &format!("{}/{}: {}", rotated.namespace, rotated.name, rotated.message));
                         done.push(rotated);
                     }
-                    None => left.push(waiting),
+                    None => {
+                        waiting.request(session, session.clock.monotonic().duration_since(began)).await;
+                        left.push(waiting);
+                    }
                 }
             }
             open = left;
@@ -79,7 +90,7 @@ impl Plan {
         let now = common::credential_in(session, &key.namespace, &key.name).await.ok();
         let status = now.or_else(|| known.cloned()).and_then(|credential| credential.status);
         let failed_before = status.and_then(|status| status.last_failure).map(|failure| failure.time);
-        Open { key, failed_before, failure: None, said: String::new() }
+        Open { key, failed_before, failure: None, said: String::new(), is_requested: false }
     }
 }
 
@@ -112,6 +123,19 @@ impl Open {
         }
     }
 
+    /// Requests a renewal, once, if no attempt has ended this long after the new value was written.
+    async fn request(&mut self, session: &Session, waited: Duration) {
+        if self.is_requested || self.failure.is_some() || waited < UNNOTICED {
+            return;
+        }
+        self.is_requested = true;
+        output::progress(&format!("{}: no attempt has ended within {waited:.0?}; a renewal is requested", self.key));
+        let requested = renew::request(session, std::slice::from_ref(&self.key)).await;
+        if let Some((_, problem)) = requested.failed.into_iter().next() {
+            self.say(problem.to_string());
+        }
+    }
+
     /// Prints what keeps it open, unless that is what was printed last.
     fn say(&mut self, what: String) {
         if self.said != what {
@@ -123,10 +147,11 @@ impl Open {
     /// What to report if the time is over.
     fn late(&self, timeout: Duration) -> Rotated {
         let why = if self.said.is_empty() { "the operator has not ended the attempt yet" } else { "see above" };
-        let name = &self.key.name;
         let message = format!(
-            "no token with the new secret within {timeout:?}: {why}. The operator goes on; 'kubectl itcred check {name}' \
-             says what is wrong, and 'kubectl itcred rotate {name}' writes another secret"
+            "no token with the new secret within {timeout:?}: {why}. The operator goes on; {} says what is wrong, and {} \
+             writes another secret",
+            hint::command("check", &self.key),
+            hint::command("rotate", &self.key)
         );
         match &self.failure {
             Some((reason, failure)) => Rotated {
@@ -143,3 +168,6 @@ impl Open {
         Rotated { namespace, name, result, reason: None, failure: None, message, expires_at: None }
     }
 }
+
+#[cfg(test)]
+mod tests;
