@@ -162,15 +162,20 @@ httpGet:
 is refused by an apply on the server. */ -}}
 {{- define "operator.env" -}}
 {{- $env := list -}}
+{{- $names := include "operator.extraNames" . | fromJsonArray -}}
 {{- with .Values.proxy.httpsProxy -}}
 {{- $env = append $env (dict "name" "HTTPS_PROXY" "value" .) -}}
 {{- end -}}
-{{- if and .Values.proxy.noProxy .Values.proxy.httpsProxy -}}
+{{- /* the proxy may be a variable that the user sets, as from a Secret */ -}}
+{{- $proxied := not (not .Values.proxy.httpsProxy) -}}
+{{- range $names -}}
+{{- $proxied = or $proxied (has . (list "HTTPS_PROXY" "https_proxy" "ALL_PROXY" "all_proxy")) -}}
+{{- end -}}
+{{- if and $proxied .Values.proxy.noProxy (not (has "no_proxy" $names)) -}}
 {{- $env = append $env (dict "name" "NO_PROXY" "value" .Values.proxy.noProxy) -}}
 {{- end -}}
 {{- /* as in the Dockerfile, for images that were built in another way */ -}}
 {{- $env = append $env (dict "name" "RES_OPTIONS" "value" "timeout:1 attempts:3") -}}
-{{- $names := include "operator.extraNames" . | fromJsonArray -}}
 {{- $all := list -}}
 {{- range $env -}}
 {{- if not (has .name $names) -}}
