@@ -280,6 +280,26 @@ no
 {{- end -}}
 {{- end -}}
 
+{{- /* The fields that restrict an authority, and that whoever wrote its issuer wrote too. What a user added with
+kubectl stays when Helm changes the object, and so do defaults of the CRD. */ -}}
+{{- define "operator.restrictions" -}}
+{{- $found := list -}}
+{{- $spec := dig "spec" dict .live -}}
+{{- $fields := dig "properties" dict .schema -}}
+{{- range (dig "metadata" "managedFields" list .live) -}}
+{{- $written := dig "fieldsV1" "f:spec" dict . -}}
+{{- if and (hasKey $written "f:issuer") (not (hasPrefix "kubectl" (.manager | default ""))) -}}
+{{- range list "allowedNamespaces" "allowedScopes" "allowedAudiences" "allowedGrantTypes" "audiences" -}}
+{{- $default := get (get $fields . | default dict) "default" -}}
+{{- if and (hasKey $spec .) (hasKey $written (printf "f:%s" .)) (ne (toJson (get $spec .)) (toJson $default)) -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join ", " ($found | uniq) -}}
+{{- end -}}
+
 {{- /* "yes" if an object has what is wanted. It may have more: what the API server adds, or what a user added; with
 `whole`, only defaults of its CRD. */ -}}
 {{- define "operator.sameSpec" -}}
