@@ -132,6 +132,30 @@ async fn resolver_has_the_time_limits_of_the_image_unless_the_values_set_others(
 }
 
 #[tokio::test]
+async fn hosts_without_proxy_are_those_of_the_values_wherever_the_proxy_is_set() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let hosts = async |set: &str| -> Result<Vec<String>> {
+        let objects = objects(&testbed, "proxied", &["--set", &format!("proxy.noProxy=.corp{set}")]).await?;
+        let env = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["env"];
+        let named = env.as_array().into_iter().flatten().filter(|variable| variable["name"] == "NO_PROXY");
+        Ok(named.filter_map(|variable| variable["value"].as_str().map(str::to_owned)).collect())
+    };
+    let secret = "extraEnv[0].valueFrom.secretKeyRef.name=proxy,extraEnv[0].valueFrom.secretKeyRef.key=url";
+    let none: [&str; 0] = [];
+    assert_eq!(hosts("").await?, none, "without a proxy");
+    assert_eq!(hosts(",proxy.httpsProxy=http://proxy.example.com:3128").await?, [".corp"]);
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        let set = format!(",extraEnv[0].name={name},{secret}");
+        assert_eq!(hosts(&set).await?, [".corp"], "{name}");
+        let upper = format!("{set},extraEnv[1].name=NO_PROXY,extraEnv[1].value=.svc");
+        assert_eq!(hosts(&upper).await?, [".svc"], "{name}, and NO_PROXY of the user");
+        let lower = format!("{set},extraEnv[1].name=no_proxy,extraEnv[1].value=.svc");
+        assert_eq!(hosts(&lower).await?, none, "{name}, and no_proxy of the user");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn long_names_give_the_pod_of_helm_test_a_label_of_its_own() -> Result<()> {
     let testbed = Testbed::current()?;
     let label = "app.kubernetes.io/name";

@@ -160,6 +160,25 @@ async fn longest_and_shortest_values_of_an_authority_are_accepted_and_longer_one
 }
 
 #[tokio::test]
+async fn authority_that_is_false_is_left_out_by_both_versions_of_helm() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let chart = chart();
+    for program in [&testbed.helm, &testbed.helm3] {
+        let render = async |value: &str| {
+            let set = format!("authorities.bentley-ims{value}");
+            let render = ["template", "out", &chart, "--kube-version=1.30.0", "--set", &set];
+            testbed.helm_with(program, &render).await
+        };
+        let authority = "name: \"bentley-ims\"";
+        assert!(render(".requestsPerMinute=60").await?.contains(authority));
+        assert!(!render("=false").await?.contains(authority));
+        let said = refused("true", render("=true")).await?;
+        assert!(said.contains("bentley-ims': value must be false"), "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn password_of_a_proxy_is_in_no_error() -> Result<()> {
     let testbed = Testbed::current()?;
     let wrong = "networkPolicy.enabled=true,proxy.httpsProxy=http://user:pa%ssword@proxy.example.com:http";

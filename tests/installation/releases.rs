@@ -170,6 +170,58 @@ async fn helm_4_changes_an_authority_that_the_release_did_not_contain() -> Resul
     Ok(())
 }
 
+async fn keeps_restrictions(version: &str) -> Result<()> {
+    let cluster = Cluster::new(&format!("helm{version}-restrictions")).await?;
+    let helm = helm(&cluster.testbed, version);
+    let chart = chart();
+    // no value is set below one that is null, as this authority is in other tests
+    let upgrade = async |flag: &str, set: &str| {
+        let release = ["upgrade", "prod", &chart, "--install", "--create-namespace", "--namespace", "operator"];
+        let settings = ["--wait", "--timeout", "60s", "--set", "replicaCount=0", flag, "--set", set];
+        cluster.testbed.helm_with(&helm, &[&release[..], &settings].concat()).await
+    };
+    let default = "authorities.bentley-ims.issuer=https://ims.bentley.com";
+    let allowed = async || {
+        let path = "jsonpath={.spec.allowedScopes}{.spec.allowedAudiences}";
+        cluster.testbed.kubectl(&["get", "itauth", "bentley-ims", "-o", path]).await
+    };
+    let rendered = async || -> Result<bool> {
+        let get = async |what: &str| {
+            cluster.testbed.helm_with(&helm, &["get", what, "prod", "--namespace", "operator"]).await
+        };
+        Ok([get("manifest").await?, get("hooks").await?].iter().any(|text| text.contains("name: \"bentley-ims\"")))
+    };
+    upgrade("--reset-values", default).await.context("install")?;
+    // what a user added is not lost, so that it is no reason to refuse
+    let edit = ["patch", "itauth", "bentley-ims", "--type=merge", "-p", r#"{"spec":{"allowedScopes":["y"]}}"#];
+    cluster.testbed.kubectl(&edit).await?;
+    upgrade("--reset-values", default).await.context("after an edit")?;
+    upgrade("--reset-values", "authorities.bentley-ims.allowedAudiences={x}").await.context("a restriction")?;
+    assert_eq!(allowed().await?, r#"["y"]["x"]"#);
+    assert!(rendered().await?);
+
+    let reuse = async |set: &str| upgrade("--reset-then-reuse-values", set).await;
+    let said = refused(reuse("authorities.bentley-ims=null")).await?;
+    ensure!(said.contains("remove its allowedAudiences:"), "{said}");
+    ensure!(said.contains("set authorities.bentley-ims=false"), "{said}");
+    assert_eq!(allowed().await?, r#"["y"]["x"]"#);
+    reuse("authorities.bentley-ims=false").await.context("left out")?;
+    reuse("logLevel=debug,authorities.bentley-ims=false").await.context("left out again")?;
+    assert_eq!(allowed().await?, r#"["y"]["x"]"#, "Helm deletes no authority");
+    assert!(!rendered().await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn null_of_a_restricted_authority_does_not_open_it_with_helm_4() -> Result<()> {
+    keeps_restrictions("4").await
+}
+
+#[tokio::test]
+async fn null_of_a_restricted_authority_does_not_open_it_with_helm_3() -> Result<()> {
+    keeps_restrictions("3").await
+}
+
 async fn takes_over(version: &str) -> Result<()> {
     let cluster = Cluster::new(&format!("helm{version}-take-ownership")).await?;
     let helm = helm(&cluster.testbed, version);

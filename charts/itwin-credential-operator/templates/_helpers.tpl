@@ -162,15 +162,20 @@ httpGet:
 is refused by an apply on the server. */ -}}
 {{- define "operator.env" -}}
 {{- $env := list -}}
+{{- $names := include "operator.extraNames" . | fromJsonArray -}}
 {{- with .Values.proxy.httpsProxy -}}
 {{- $env = append $env (dict "name" "HTTPS_PROXY" "value" .) -}}
 {{- end -}}
-{{- if and .Values.proxy.noProxy .Values.proxy.httpsProxy -}}
+{{- /* the proxy may be a variable that the user sets, as from a Secret */ -}}
+{{- $proxied := not (not .Values.proxy.httpsProxy) -}}
+{{- range $names -}}
+{{- $proxied = or $proxied (has . (list "HTTPS_PROXY" "https_proxy" "ALL_PROXY" "all_proxy")) -}}
+{{- end -}}
+{{- if and $proxied .Values.proxy.noProxy (not (has "no_proxy" $names)) -}}
 {{- $env = append $env (dict "name" "NO_PROXY" "value" .Values.proxy.noProxy) -}}
 {{- end -}}
 {{- /* as in the Dockerfile, for images that were built in another way */ -}}
 {{- $env = append $env (dict "name" "RES_OPTIONS" "value" "timeout:1 attempts:3") -}}
-{{- $names := include "operator.extraNames" . | fromJsonArray -}}
 {{- $all := list -}}
 {{- range $env -}}
 {{- if not (has .name $names) -}}
@@ -273,6 +278,26 @@ no
 {{- else if $isRecorded -}}
 {{- ternary "" "no" (has .name (splitList " " (get $recorded "credentials.itwin.dev/authorities"))) -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* The fields that restrict an authority, and that whoever wrote its issuer wrote too. What a user added with
+kubectl stays when Helm changes the object, and so do defaults of the CRD. */ -}}
+{{- define "operator.restrictions" -}}
+{{- $found := list -}}
+{{- $spec := dig "spec" dict .live -}}
+{{- $fields := dig "properties" dict .schema -}}
+{{- range (dig "metadata" "managedFields" list .live) -}}
+{{- $written := dig "fieldsV1" "f:spec" dict . -}}
+{{- if and (hasKey $written "f:issuer") (not (hasPrefix "kubectl" (.manager | default ""))) -}}
+{{- range list "allowedNamespaces" "allowedScopes" "allowedAudiences" "allowedGrantTypes" "audiences" -}}
+{{- $default := get (get $fields . | default dict) "default" -}}
+{{- if and (hasKey $spec .) (hasKey $written (printf "f:%s" .)) (ne (toJson (get $spec .)) (toJson $default)) -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join ", " ($found | uniq) -}}
 {{- end -}}
 
 {{- /* "yes" if an object has what is wanted. It may have more: what the API server adds, or what a user added; with
