@@ -21,14 +21,17 @@ pub(super) fn section(observed: &Observed) -> Section {
     if leases.is_empty() {
         without_lease(&mut section, observed);
     }
-    // those of an earlier installation, or of another, say nothing while one leads
     let is_led = leases.iter().any(|lease| lease.leads(observed.now));
     let worked = worked(observed);
     for lease in leases {
-        // nor where an operator without leader election has worked since
-        let is_left = !is_led && worked.zip(lease.until()).is_some_and(|(worked, until)| worked > until);
-        described(&mut section, lease, observed, if is_led || is_left { Level::Note } else { Level::Problem });
-        if let Some(worked) = worked.filter(|_| is_left) {
+        // One of an earlier installation, or of another, says nothing where an operator has worked since. That another one
+        // is renewed is no sign of that: who may write Leases anywhere could hide that no operator works.
+        let is_left = match lease.until() {
+            Some(until) => worked.is_some_and(|worked| worked > until),
+            None => is_led,
+        };
+        described(&mut section, lease, observed, if is_left { Level::Note } else { Level::Problem });
+        if let Some(worked) = worked.filter(|_| is_left && !is_led) {
             section.note(format!(
                 "an operator worked {}, after that Lease had ended: it runs without leader election, or its Lease is in \
                  another namespace",
@@ -51,7 +54,9 @@ fn worked(observed: &Observed) -> Option<DateTime<Utc>> {
     let refreshed = at(authority.and_then(|status| status.last_refresh_time.as_ref()));
     let issued = at(status.and_then(|status| status.issued_at.as_ref()));
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let changed = conditions.iter().filter_map(|condition| time::from_kubernetes(&condition.last_transition_time));
+    // others may add conditions of their own
+    let ours = conditions.iter().filter(|condition| itwin_core::status::is_ours(condition));
+    let changed = ours.filter_map(|condition| time::from_kubernetes(&condition.last_transition_time));
     changed.chain(refreshed).chain(issued).max()
 }
 

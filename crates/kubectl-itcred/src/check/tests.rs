@@ -411,6 +411,18 @@ fn lease_that_an_operator_has_worked_without_is_no_problem() {
     }
     // one of the two may have worked then
     assert_eq!(problems(&with(&[lease(Some("pod-0"), -3), lease(Some("pod-1"), -2)])).len(), 1);
+    // one that is renewed elsewhere hides nothing
+    assert_eq!(problems(&with(&[lease(Some("pod-0"), -2), lease(Some("pod-1"), 0)])).len(), 1);
+    assert_eq!(problems(&with(&[lease(Some("pod-0"), -3), lease(Some("pod-1"), 0)])), Vec::<String>::new());
+    // nor does a condition of another controller
+    let mut audited = with(&[lease(None, -2)]);
+    let mut credential = serde_json::to_value(&audited.credential).expect("JSON");
+    let conditions = credential["status"]["conditions"].as_array_mut().expect("conditions");
+    conditions.push(json!({
+        "type": "Audited", "status": "True", "reason": "Seen", "message": "", "lastTransitionTime": minutes(-1),
+    }));
+    audited.credential = serde_json::from_value(credential).expect("a credential");
+    assert_eq!(problems(&audited).len(), 1);
     // the authority was refreshed since
     let refreshed = authority(&json!({"status": {"lastRefreshTime": minutes(-1)}}));
     let mut observed = with(&[lease(None, -2)]);

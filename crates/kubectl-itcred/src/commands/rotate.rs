@@ -145,10 +145,17 @@ impl Plan {
             let read = &user.spec.client_credentials_ref;
             [&read.client_secret_key, &read.private_key_key].contains(&&key)
         };
-        let credentials: Vec<_> = users.into_iter().filter(reads_key).collect();
-        let deleting = credentials.iter().find_map(|credential| Some((credential, deletion::why(credential)?)));
-        if let Some((credential, why)) = deleting {
-            return Err(Problem::new(format!("ITwinServiceCredential {}: {why}", common::key(credential))));
+        if let Some(why) = deletion::why(&credential) {
+            return Err(Problem::new(format!("ITwinServiceCredential {}: {why}", common::key(&credential))));
+        }
+        // of another one that is being deleted there is no token to wait for
+        let (deleting, credentials): (Vec<_>, Vec<_>) =
+            users.into_iter().filter(reads_key).partition(|user| user.metadata.deletion_timestamp.is_some());
+        for credential in deleting {
+            output::progress(&format!(
+                "Note: {} is being deleted, so that it gets no token with the new secret.",
+                common::key(&credential)
+            ));
         }
         if let Some(suspended) = credentials.iter().find(|credential| credential.spec.suspend) {
             return Err(Problem::new(format!(

@@ -85,6 +85,26 @@ async fn rotation_for_a_credential_that_is_being_deleted_ends_before_its_first_s
 }
 
 #[tokio::test]
+async fn credential_of_the_same_client_that_is_being_deleted_keeps_no_other_one_from_a_rotation() {
+    let agent = credential("agent", &json!({}));
+    let mut held = serde_json::to_value(credential("held", &json!({}))).expect("JSON");
+    crate::view::tests::merge(&mut held, &crate::view::tests::deleted());
+    let named = serde_json::to_value(&agent).expect("JSON");
+    let session = fake::session(move |asked| match asked.path.as_str() {
+        _ if asked.method != "GET" => fake::failure(500, "InternalError"),
+        path if path.contains("/itwinauthorities/") => fake::failure(403, "Forbidden"),
+        path if path.contains("/secrets/") => fake::object(&json!({
+            "metadata": {"name": "client", "namespace": "team-a", "resourceVersion": "1"},
+            "data": {"client_id": "YQ==", "client_secret": "YQ=="},
+        })),
+        path if path.contains("/agent") => fake::object(&named),
+        _ => fake::object(&json!({"metadata": {}, "items": [held, named]})),
+    });
+    let plan = Plan::new(&session, "agent", None).await.map_err(|why| why.to_string()).expect("a plan");
+    assert_eq!(plan.keys(), [crate::commands::common::key(&agent)]);
+}
+
+#[tokio::test]
 async fn commands_that_are_recommended_name_the_namespace() {
     let agent = credential("agent", &json!({"metadata": {"namespace": "team-b"}, "spec": {"suspend": true}}));
     let plan = Plan {
