@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use itwin_api::authority::{AccessTokenFormat, AuthoritySpec, ScopeCheck};
+use serde_json::json;
 
 /// What an authority demands of a token that it issued. What may be requested is not in it: that is compared with the
 /// request.
@@ -14,6 +15,9 @@ pub struct TokenRules {
     audiences: Vec<String>,
     scope_check: ScopeCheck,
     allowed_scopes: Option<Vec<String>>,
+    /// Which namespaces may use it, as JSON. It is no rule about a token; but what is known of the labels of a namespace was
+    /// compared with this.
+    allowed_namespaces: Option<String>,
     default_lifetime: Option<Duration>,
 }
 
@@ -29,11 +33,11 @@ impl TokenRules {
             audiences,
             scope_check,
             allowed_scopes,
+            allowed_namespaces,
             default_token_lifetime,
             // rules about what is requested, and by whom
             allowed_grant_types: _,
             allowed_audiences: _,
-            allowed_namespaces: _,
             // of a token that was valid already no clock says that it is not yet
             clock_skew: _,
             // how it was requested
@@ -54,6 +58,7 @@ impl TokenRules {
             audiences: audiences.clone(),
             scope_check: *scope_check,
             allowed_scopes: allowed_scopes.clone(),
+            allowed_namespaces: allowed_namespaces.as_ref().map(|selector| json!(selector).to_string()),
             default_lifetime: default_token_lifetime.map(Duration::from),
         }
     }
@@ -67,6 +72,12 @@ impl TokenRules {
             && (self.scope_check == ScopeCheck::Lenient || earlier.scope_check == ScopeCheck::Strict)
             && self.allow_scopes_of(earlier)
             && self.lifetimes_last(earlier)
+    }
+
+    /// Whether these rules allow the same namespaces as earlier ones.
+    #[must_use]
+    pub fn allow_namespaces_of(&self, earlier: &Self) -> bool {
+        self.allowed_namespaces == earlier.allowed_namespaces
     }
 
     /// Whether each JWT that was verified would be again.
@@ -95,7 +106,7 @@ fn is_subset(some: &[String], all: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
 

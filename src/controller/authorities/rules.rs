@@ -1,7 +1,5 @@
 //! Whether a token may be written as its authority is configured now.
 
-use std::sync::Arc;
-
 use itwin_api::credential::CredentialSpec;
 use itwin_core::token::Content;
 
@@ -22,18 +20,18 @@ impl Authorities {
         }
     }
 
-    /// Whether the authority that a spec names was edited since a token was checked, and now allows only some namespaces:
-    /// what was known of them when the token was requested says nothing of that.
+    /// Whether the authority that a spec names now allows only some namespaces, and other ones than when a token was checked:
+    /// what was known of their labels when the token was requested says nothing of that.
     pub(in crate::controller) fn restricts_namespaces_since(&self, spec: &CredentialSpec, content: &Content) -> bool {
         self.get(&spec.authority_ref.name).is_some_and(|authority| {
             let rules = &authority.config.token_rules;
-            let is_as_it_was = content.checked_with.as_ref().is_some_and(|before| Arc::ptr_eq(before, rules));
+            let is_as_it_was = content.checked_with.as_ref().is_some_and(|before| rules.allow_namespaces_of(before));
             authority.config.restricts_namespaces() && !is_as_it_was
         })
     }
 
-    /// Whether the token that is `kept` must not be written where the labels of its namespace could not be read: the
-    /// authority was edited since, or the token was dropped, as the labels do not allow it.
+    /// Whether the token that is `kept` must not be written where the labels of its namespace could not be read: which ones
+    /// are allowed was edited since, or the token was dropped, as the labels do not allow it.
     pub(in crate::controller) fn needs_labels(&self, spec: &CredentialSpec, kept: Option<&Content>) -> bool {
         kept.is_none_or(|kept| self.restricts_namespaces_since(spec, kept))
     }
@@ -41,6 +39,8 @@ impl Authorities {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use futures::future::BoxFuture;
     use itwin_api::{authority::ITwinAuthority, conditions::Reason};
     use itwin_core::{failure::Failure, samples};
@@ -103,6 +103,7 @@ mod tests {
             (json!({}), none.clone(), true),
             (some.clone(), none, true),
             (some.clone(), some.clone(), false),
+            (some.clone(), json!({"allowedNamespaces": {"matchLabels": {"team": "a"}}, "requestsPerMinute": 7}), false),
             (some, json!({}), false),
             (json!({}), json!({"requestsPerMinute": 7}), false),
         ] {
