@@ -280,24 +280,30 @@ no
 {{- end -}}
 {{- end -}}
 
-{{- /* The fields that restrict an authority, and that whoever wrote its issuer wrote too. What a user added with
-kubectl stays when Helm changes the object, and so do defaults of the CRD. */ -}}
+{{- /* The fields that restrict an authority and are not those of the default. Where Helm applies on the server, what
+others added to its spec stays. Otherwise nothing shows who wrote a value first: Helm may remove it. */ -}}
 {{- define "operator.restrictions" -}}
 {{- $found := list -}}
 {{- $spec := dig "spec" dict .live -}}
 {{- $fields := dig "properties" dict .schema -}}
-{{- range (dig "metadata" "managedFields" list .live) -}}
+{{- $managed := dig "metadata" "managedFields" list .live -}}
+{{- range $field := list "allowedNamespaces" "allowedScopes" "allowedAudiences" "allowedGrantTypes" "audiences" -}}
+{{- $value := get $spec $field -}}
+{{- $default := get (get $fields $field | default dict) "default" -}}
+{{- if and (hasKey $spec $field) (ne (toJson $value) "{}") (ne (toJson $value) (toJson $default)) -}}
+{{- $stays := false -}}
+{{- range $managed -}}
 {{- $written := dig "fieldsV1" "f:spec" dict . -}}
-{{- if and (hasKey $written "f:issuer") (not (hasPrefix "kubectl" (.manager | default ""))) -}}
-{{- range list "allowedNamespaces" "allowedScopes" "allowedAudiences" "allowedGrantTypes" "audiences" -}}
-{{- $default := get (get $fields . | default dict) "default" -}}
-{{- if and (hasKey $spec .) (hasKey $written (printf "f:%s" .)) (ne (toJson (get $spec .)) (toJson $default)) -}}
-{{- $found = append $found . -}}
+{{- if and (eq .operation "Apply") (hasKey $written "f:issuer") (not (hasKey $written (printf "f:%s" $field))) -}}
+{{- $stays = true -}}
+{{- end -}}
+{{- end -}}
+{{- if not $stays -}}
+{{- $found = append $found $field -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- end -}}
-{{- join ", " ($found | uniq) -}}
+{{- join ", " $found -}}
 {{- end -}}
 
 {{- /* "yes" if an object has what is wanted. It may have more: what the API server adds, or what a user added; with
