@@ -30,7 +30,7 @@ use serde_json::Value;
 const WIDTH: usize = 120;
 
 /// Flags of other programs that are alone in a code span.
-const FLAGS_OF_OTHERS: [&str; 17] = [
+const FLAGS_OF_OTHERS: [&str; 18] = [
     // kubectl
     "namespace",
     "all-namespaces",
@@ -43,6 +43,7 @@ const FLAGS_OF_OTHERS: [&str; 17] = [
     "take-ownership",
     "no-hooks",
     "server-side",
+    "reset-then-reuse-values",
     "force-conflicts",
     "rollback-on-failure",
     // cosign
