@@ -240,27 +240,13 @@ pub async fn read_client(
 
 #[cfg(test)]
 mod tests {
-    use itwin_core::samples::content;
-    use serde_json::json;
+    use itwin_core::samples::{content, templated};
 
     use super::*;
 
-    fn credential(template: &str) -> ITwinServiceCredential {
-        serde_json::from_value(json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinServiceCredential",
-            "metadata": {"name": "agent", "namespace": "team", "uid": "uid"},
-            "spec": {
-                "clientCredentialsRef": {"name": "client"},
-                "secretTemplate": {"data": {"header": template}},
-            },
-        }))
-        .expect("a credential")
-    }
-
     /// Whether the token counts as the one that was written, after this change of the Secret.
     fn is_recorded_after(change: fn(&mut Secret), template: &str) -> bool {
-        let (written_for, content) = (credential("token {{ access_token }}"), content());
+        let (written_for, content) = (templated("token {{ access_token }}"), content());
         let data = desired_secret::data(&written_for, &content).expect("a valid template");
         let annotations = desired_secret::all_annotations(&written_for, &content, &data);
         let mut secret = Secret { data: Some(data), ..Secret::default() };
@@ -269,7 +255,7 @@ mod tests {
         let token = target::token(&secret);
         let recorded = target::last_held(&SecretMetadata::new(&secret.metadata), &secret, token.as_ref());
         let content = recorded.zip(token).and_then(|(recorded, token)| recorded.content(&token));
-        content.is_some_and(|content| is_recorded(&credential(template), &content, &secret))
+        content.is_some_and(|content| is_recorded(&templated(template), &content, &secret))
     }
 
     #[test]

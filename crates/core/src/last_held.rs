@@ -138,28 +138,14 @@ impl LastHeld {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
 
     use super::*;
-    use crate::samples::content;
-
-    fn credential(template: &str) -> ITwinServiceCredential {
-        serde_json::from_value(json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinServiceCredential",
-            "metadata": {"name": "agent", "namespace": "team", "uid": "uid"},
-            "spec": {
-                "clientCredentialsRef": {"name": "client"},
-                "secretTemplate": {"data": {"header": template}},
-            },
-        }))
-        .expect("a credential")
-    }
+    use crate::samples::{content, templated};
 
     #[test]
     fn token_that_was_not_read_is_verified_by_the_digest_that_its_annotations_had() {
         let (template, content) = ("token {{ access_token }}", content());
-        let written_for = credential(template);
+        let written_for = templated(template);
         let data = desired_secret::data(&written_for, &content).expect("a valid template");
         let annotations = desired_secret::all_annotations(&written_for, &content, &data);
         let sealed = Sealed {
@@ -174,7 +160,7 @@ mod tests {
         assert_eq!(LastHeld::written(&again), LastHeld::written(&content));
         let another = Sensitive::new("another".to_owned());
         assert!(held.sealed_content(&another, &written_for).is_none());
-        assert!(held.sealed_content(&content.token, &credential("another")).is_none(), "it was for another template");
+        assert!(held.sealed_content(&content.token, &templated("another")).is_none(), "it was for another template");
         let mut longer = held.clone();
         longer.token_metadata.expires_at += chrono::TimeDelta::hours(1);
         assert!(longer.sealed_content(&content.token, &written_for).is_none());

@@ -96,23 +96,9 @@ fn repeats(data: &Data, annotations: &Annotations) -> bool {
 mod tests {
     use chrono::TimeDelta;
     use k8s_openapi::ByteString;
-    use serde_json::json;
 
     use super::*;
     use crate::{samples, token::Content};
-
-    fn credential() -> ITwinServiceCredential {
-        serde_json::from_value(json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinServiceCredential",
-            "metadata": {"name": "agent", "namespace": "team", "uid": "uid"},
-            "spec": {
-                "clientCredentialsRef": {"name": "client"},
-                "secretTemplate": {"data": {"header": "token {{ access_token }}"}},
-            },
-        }))
-        .expect("a credential")
-    }
 
     /// A token that was issued for the credential.
     fn content(credential: &ITwinServiceCredential) -> Content {
@@ -139,7 +125,7 @@ mod tests {
 
     #[test]
     fn annotations_that_were_removed_before_a_start_are_restored_where_the_digest_verifies_them() {
-        let credential = credential();
+        let credential = samples::templated("token {{ access_token }}");
         let (mut data, annotations) = written(&credential);
         let content = content(&credential);
         let guess = Guess {
@@ -183,7 +169,7 @@ mod tests {
 
     #[test]
     fn token_whose_digest_alone_was_removed_before_a_start_is_verified_by_its_client_and_its_data() {
-        let credential = credential();
+        let credential = samples::templated("token {{ access_token }}");
         let (data, mut annotations) = written(&credential);
         let content = content(&credential);
         let guess = Guess {

@@ -1,8 +1,10 @@
-//! What tests of this crate and of others start from, in one place: a token that was just issued, and a credential that
-//! has none yet.
+//! What tests of this crate and of others start from, in one place: a token that was just issued, a credential with a
+//! template, and what is observed of one that has no token yet.
 
 use chrono::{DateTime, TimeDelta};
+use itwin_api::credential::ITwinServiceCredential;
 use itwin_oauth::sensitive::Sensitive;
+use serde_json::json;
 
 use crate::{
     object::ObjectVersion,
@@ -37,6 +39,24 @@ pub fn content() -> Content {
         checked_with: None,
         counted: None,
     }
+}
+
+/// A credential whose Secret has this template as its key `header`.
+///
+/// # Panics
+/// Never: its spec is valid.
+#[must_use]
+pub fn templated(template: &str) -> ITwinServiceCredential {
+    serde_json::from_value(json!({
+        "apiVersion": "credentials.itwin.dev/v1alpha1",
+        "kind": "ITwinServiceCredential",
+        "metadata": {"name": "agent", "namespace": "team", "uid": "uid"},
+        "spec": {
+            "clientCredentialsRef": {"name": "client"},
+            "secretTemplate": {"data": {"header": template}},
+        },
+    }))
+    .expect("a credential")
 }
 
 /// A credential that was just created: it has no Secret, and its authority is not reconciled yet.

@@ -65,11 +65,11 @@ async fn rotation_that_would_overwrite_another_value_ends_before_its_first_step(
     }
 }
 
-#[tokio::test]
-async fn rotation_for_a_credential_that_is_being_deleted_ends_before_its_first_step() {
-    let mut agent = serde_json::to_value(credential("agent", &json!({}))).expect("JSON");
-    crate::view::tests::merge(&mut agent, &crate::view::tests::deleted());
-    let session = fake::session(move |asked| match asked.path.as_str() {
+/// A cluster of which this credential `agent` and others of its client are read, and nothing is written.
+fn read_only(agent: &Value, others: &[Value]) -> Session {
+    let (agent, mut all) = (agent.clone(), others.to_vec());
+    all.push(agent.clone());
+    fake::session(move |asked| match asked.path.as_str() {
         _ if asked.method != "GET" => fake::failure(500, "InternalError"),
         path if path.contains("/itwinauthorities/") => fake::failure(403, "Forbidden"),
         path if path.contains("/secrets/") => fake::object(&json!({
@@ -77,8 +77,20 @@ async fn rotation_for_a_credential_that_is_being_deleted_ends_before_its_first_s
             "data": {"client_id": "YQ==", "client_secret": "YQ=="},
         })),
         path if path.contains("/agent") => fake::object(&agent),
-        _ => fake::object(&json!({"metadata": {}, "items": [agent]})),
-    });
+        _ => fake::object(&json!({"metadata": {}, "items": all})),
+    })
+}
+
+/// A credential that is being deleted.
+fn being_deleted(name: &str) -> Value {
+    let mut held = serde_json::to_value(credential(name, &json!({}))).expect("JSON");
+    crate::view::tests::merge(&mut held, &crate::view::tests::deleted());
+    held
+}
+
+#[tokio::test]
+async fn rotation_for_a_credential_that_is_being_deleted_ends_before_its_first_step() {
+    let session = read_only(&being_deleted("agent"), &[]);
     let why = run(&session, "agent", None, Duration::ZERO, Form::Table).await.expect_err("it ends").to_string();
     assert!(why.starts_with("ITwinServiceCredential team-a/agent: the credential is being deleted"), "{why}");
     assert!(why.contains("example.com/hold"), "{why}");
@@ -87,21 +99,9 @@ async fn rotation_for_a_credential_that_is_being_deleted_ends_before_its_first_s
 #[tokio::test]
 async fn credential_of_the_same_client_that_is_being_deleted_keeps_no_other_one_from_a_rotation() {
     let agent = credential("agent", &json!({}));
-    let mut held = serde_json::to_value(credential("held", &json!({}))).expect("JSON");
-    crate::view::tests::merge(&mut held, &crate::view::tests::deleted());
-    let named = serde_json::to_value(&agent).expect("JSON");
-    let session = fake::session(move |asked| match asked.path.as_str() {
-        _ if asked.method != "GET" => fake::failure(500, "InternalError"),
-        path if path.contains("/itwinauthorities/") => fake::failure(403, "Forbidden"),
-        path if path.contains("/secrets/") => fake::object(&json!({
-            "metadata": {"name": "client", "namespace": "team-a", "resourceVersion": "1"},
-            "data": {"client_id": "YQ==", "client_secret": "YQ=="},
-        })),
-        path if path.contains("/agent") => fake::object(&named),
-        _ => fake::object(&json!({"metadata": {}, "items": [held, named]})),
-    });
+    let session = read_only(&serde_json::to_value(&agent).expect("JSON"), &[being_deleted("held")]);
     let plan = Plan::new(&session, "agent", None).await.map_err(|why| why.to_string()).expect("a plan");
-    assert_eq!(plan.keys(), [crate::commands::common::key(&agent)]);
+    assert_eq!(plan.keys(), [common::key(&agent)]);
 }
 
 #[tokio::test]
